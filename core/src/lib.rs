@@ -1,1 +1,19 @@
-//! Core.
+//! Amends: distributed transactions across services, databases and languages.
+//!
+//! This crate holds the protocols, the coordinator's decisions and (soon) the barriers. It has no socket, no thread, no clock and no
+//! randomness: time and random bytes come in as arguments, what to do comes out as values.
+
+pub mod branch;
+pub mod coordinator;
+pub mod error;
+pub mod gid;
+pub mod limits;
+pub mod options;
+pub mod time;
+pub mod wire;
+
+pub use branch::{Op, Protocol, Status, TransType};
+pub use error::{Error, ErrorKind};
+pub use gid::Gid;
+pub use limits::Limits;
+pub use time::Millis;

@@ -1,1 +1,3 @@
-//! Server.
+//! The coordinator of Amends.
+
+pub mod store;
