@@ -9,6 +9,7 @@ pub mod error;
 pub mod gid;
 pub mod limits;
 pub mod options;
+pub mod outcome;
 pub mod time;
 pub mod wire;
 
@@ -16,4 +17,6 @@ pub use branch::{Op, Protocol, Status, TransType};
 pub use error::{Error, ErrorKind};
 pub use gid::Gid;
 pub use limits::Limits;
+pub use options::{Compat, Options, Policy};
+pub use outcome::{Outcome, Purpose};
 pub use time::Millis;

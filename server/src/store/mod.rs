@@ -139,7 +139,8 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// Later stores are shared by several processes: a claim then names the owner, and every write carries the owner's epoch from
 /// [`Store::heartbeat`]. A store of one process has one epoch for its life.
 pub trait Store: Send + Sync + 'static {
-    /// Stores a new record (`save.base` is 0), unless the gid exists, finished ones included.
+    /// Stores a new record (`save.base` is 0), unless the gid exists, finished ones included. With `index.driven` it is held by this
+    /// process at once, else it waits for its due time.
     fn create(&self, gid: Gid, save: Save) -> BoxFuture<'_, Result<Created>>;
     /// The record with all its parts.
     fn load(&self, gid: &Gid) -> BoxFuture<'_, Result<Option<Record>>>;
@@ -158,6 +159,9 @@ pub trait Store: Send + Sync + 'static {
     fn unclaim(&self, gid: &Gid);
     /// Up to `limit` gids of unfinished records that are due later than `after`, and whether there are more.
     fn due_later(&self, after: Millis, limit: usize) -> BoxFuture<'_, Result<(Vec<Gid>, bool)>>;
+    /// Up to `limit` gids of unfinished records that nobody holds and whose `index.failing_host` is `host`: what is due again when a
+    /// host recovers.
+    fn failing(&self, host: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Gid>>>;
     /// Records by gid from after `position`, at most `limit`.
     fn list(&self, filter: Filter, position: Option<String>, limit: usize) -> BoxFuture<'_, Result<Page>>;
     /// One value.

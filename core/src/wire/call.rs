@@ -1,0 +1,255 @@
+//! Branch calls as HTTP requests (dtm-server.md 7): what is sent, and how the answer is read.
+
+use crate::branch::{Op, Protocol, TransType};
+use crate::error::Error;
+use crate::gid::Gid;
+use crate::options::Compat;
+use crate::outcome::{Outcome, Purpose, classify_http, classify_jsonrpc};
+use crate::time::Millis;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Whose call it is, and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Global transaction id.
+    pub gid: &'a Gid,
+    /// Mode.
+    pub trans_type: TransType,
+    /// Protocol of the transaction.
+    pub protocol: Protocol,
+    /// Branch id.
+    pub branch_id: &'a str,
+    /// Operation.
+    pub op: &'a Op,
+    /// URL as the client gave it.
+    pub url: &'a str,
+    /// Why it is made.
+    pub purpose: Purpose,
+}
+
+/// How a URL is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Plain HTTP.
+    Http,
+    /// JSON-RPC over HTTP.
+    JsonRpc,
+}
+
+/// How this URL is called under this protocol, or why nothing here can call it (dtm-server.md 7.1).
+pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> {
+    if url.len() > max_len {
+        return Err(Error::invalid(format!("a URL has {} bytes, the limit is {max_len}", url.len())));
+    }
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return Err(Error::invalid(format!("nothing here can call {url:?}: URLs begin with http:// or https:// (gRPC targets come later)")));
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host.is_empty() || host.starts_with(':') || url.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        return Err(Error::invalid(format!("{url:?} is no URL that can be called: it needs a host, and no spaces or control characters")));
+    }
+    if protocol == Protocol::JsonRpc && url.contains("method") { Ok(Via::JsonRpc) } else { Ok(Via::Http) }
+}
+
+/// Scheme and authority of a URL: what limits and circuit breakers count by.
+pub fn host(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |i| i + 3);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |i| start + i);
+    &url[..end]
+}
+
+/// An HTTP request to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCall {
+    /// POST or GET.
+    pub post: bool,
+    /// The whole URL with its query.
+    pub url: String,
+    /// Headers; a later one of the same name replaces an earlier one.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Bytes,
+    /// How long the whole call may take, ms.
+    pub timeout: Millis,
+    /// How the answer is read.
+    pub purpose: Purpose,
+    /// Whether it is a JSON-RPC call.
+    pub via: Via,
+}
+
+impl HttpCall {
+    /// The request of a branch call. `via` was checked when the URL was stored.
+    pub fn new(t: &Target<'_>, payload: &Bytes, headers: &BTreeMap<String, String>, timeout: Millis, compat: &Compat) -> HttpCall {
+        let via = if t.protocol == Protocol::JsonRpc && t.url.contains("method") { Via::JsonRpc } else { Via::Http };
+        let mut all = Vec::with_capacity(2 + headers.len());
+        all.push(("content-type".to_owned(), "application/json".to_owned()));
+        all.push(("accept".to_owned(), "application/json".to_owned()));
+        all.extend(headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.clone())));
+        let (post, url, body) = match via {
+            Via::JsonRpc => (true, t.url.to_owned(), jsonrpc_body(t, payload)),
+            Via::Http => {
+                let callback = t.purpose == Purpose::Callback && !compat.callback_get;
+                (callback || !payload.is_empty() || t.trans_type == TransType::Xa, with_query(t), payload.clone())
+            }
+        };
+        HttpCall { post, url, headers: all, body, timeout, purpose: t.purpose, via }
+    }
+
+    /// Reads the answer; `body` is at most the first `limits.answer` bytes of it.
+    pub fn classify(&self, status: u16, body: &[u8], compat: &Compat) -> Outcome {
+        match self.via {
+            Via::Http => classify_http(self.purpose, status, body, compat),
+            Via::JsonRpc => classify_jsonrpc(self.purpose, status, body, compat),
+        }
+    }
+}
+
+/// The URL with branch_id, gid, op and trans_type appended, in that order.
+fn with_query(t: &Target<'_>) -> String {
+    let (base, fragment) = t.url.split_once('#').map_or((t.url, ""), |(b, f)| (b, f));
+    let mut url = String::with_capacity(base.len() + 64 + t.gid.as_str().len());
+    url.push_str(base);
+    let mut separator = match base.split_once('?') {
+        None => "?",
+        Some((_, "")) => "",
+        Some(_) => "&",
+    };
+    let pairs = [("branch_id", t.branch_id), ("gid", t.gid.as_str()), ("op", t.op.as_str()), ("trans_type", t.trans_type.as_str())];
+    for (key, value) in pairs {
+        url.push_str(separator);
+        url.push_str(key);
+        url.push('=');
+        escape(value, &mut url);
+        separator = "&";
+    }
+    if !fragment.is_empty() {
+        url.push('#');
+        url.push_str(fragment);
+    }
+    url
+}
+
+/// Form-urlencoding, as Go's query encoder does it.
+pub fn escape(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for b in text.bytes() {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(b as char),
+            b' ' => out.push('+'),
+            _ => {
+                out.push('%');
+                out.push(HEX[usize::from(b >> 4)] as char);
+                out.push(HEX[usize::from(b & 15)] as char);
+            }
+        }
+    }
+}
+
+fn jsonrpc_body(t: &Target<'_>, payload: &[u8]) -> Bytes {
+    // A payload that is no object was refused when it was stored; a check-back has none.
+    let mut params: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
+    for (key, value) in
+        [("gid", t.gid.as_str()), ("trans_type", t.trans_type.as_str()), ("branch_id", t.branch_id), ("op", t.op.as_str())]
+    {
+        params.insert(key.to_owned(), Value::String(value.to_owned()));
+    }
+    let id = format!("{}-{}-{}", t.gid, t.branch_id, t.op);
+    Bytes::from(json!({"id": id, "jsonrpc": "2.0", "method": method_of(t.url), "params": params}).to_string())
+}
+
+/// The value of the query parameter `method`, decoded.
+fn method_of(url: &str) -> String {
+    let query = url.split_once('?').map_or("", |(_, q)| q).split('#').next().unwrap_or_default();
+    let raw = query.split('&').find_map(|pair| pair.strip_prefix("method=")).unwrap_or_default();
+    unescape(raw)
+}
+
+/// Decodes form-urlencoding; broken escapes stay as they are.
+pub fn unescape(raw: &str) -> String {
+    let mut out = Vec::with_capacity(raw.len());
+    let bytes = raw.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        let hex = |b: u8| (b as char).to_digit(16);
+        match bytes[i] {
+            b'+' => out.push(b' '),
+            b'%' if i + 2 < bytes.len() => match (hex(bytes[i + 1]), hex(bytes[i + 2])) {
+                (Some(high), Some(low)) => {
+                    out.push((high * 16 + low) as u8);
+                    i += 2;
+                }
+                _ => out.push(b'%'),
+            },
+            b => out.push(b),
+        }
+        i += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(trans_type: TransType, protocol: Protocol, url: &str, purpose: Purpose, payload: &str) -> HttpCall {
+        let gid = Gid::stored("g 1/ü");
+        let op = Op::ACTION;
+        let t = Target { gid: &gid, trans_type, protocol, branch_id: "01", op: &op, url, purpose };
+        let headers = BTreeMap::from([("X-Foo".to_owned(), "bar".to_owned())]);
+        HttpCall::new(&t, &Bytes::copy_from_slice(payload.as_bytes()), &headers, 3_000, &Compat::default())
+    }
+
+    #[test]
+    fn the_query_is_appended_in_dtms_order() {
+        let c = call(TransType::Saga, Protocol::Http, "http://h/a?x=1", Purpose::Branch, "{}");
+        assert_eq!(c.url, "http://h/a?x=1&branch_id=01&gid=g+1%2F%C3%BC&op=action&trans_type=saga");
+        assert!(c.post);
+        assert!(c.headers.contains(&("x-foo".to_owned(), "bar".to_owned())));
+        assert!(call(TransType::Saga, Protocol::Http, "http://h/a", Purpose::Branch, "").url.starts_with("http://h/a?branch_id=01&"));
+    }
+
+    #[test]
+    fn get_without_payload_but_post_for_xa_and_callbacks() {
+        assert!(!call(TransType::Msg, Protocol::Http, "http://h/a", Purpose::CheckBack, "").post);
+        assert!(call(TransType::Xa, Protocol::Http, "http://h/a", Purpose::Branch, "").post);
+        assert!(call(TransType::Workflow, Protocol::Http, "http://h/a", Purpose::Callback, "").post);
+    }
+
+    #[test]
+    fn json_rpc_puts_the_identity_into_params() {
+        let c = call(TransType::Saga, Protocol::JsonRpc, "http://h/rpc?method=do+it", Purpose::Branch, r#"{"a":1}"#);
+        let body: Value = serde_json::from_slice(&c.body).expect("JSON");
+        assert_eq!(body["method"], "do it");
+        assert_eq!(body["params"]["a"], 1);
+        assert_eq!(body["params"]["op"], "action");
+        assert_eq!(c.url, "http://h/rpc?method=do+it");
+    }
+
+    #[test]
+    fn a_check_back_by_json_rpc_needs_no_payload() {
+        let c = call(TransType::Msg, Protocol::JsonRpc, "http://h/rpc?method=query", Purpose::CheckBack, "");
+        let body: Value = serde_json::from_slice(&c.body).expect("JSON");
+        assert_eq!(body["params"]["trans_type"], "msg");
+    }
+
+    #[test]
+    fn urls_nothing_can_call_are_refused() {
+        for bad in ["h:1/pkg.Svc/M", "ftp://h/a", "http://", "http:///a", "http://h/a b", "http://h/\n", "http://:80/"] {
+            assert!(via(Protocol::Http, bad, 2_048).is_err(), "{bad}");
+        }
+        assert_eq!(via(Protocol::JsonRpc, "http://h/r?method=a", 2_048).expect("ok"), Via::JsonRpc);
+        assert_eq!(via(Protocol::JsonRpc, "http://h/r", 2_048).expect("ok"), Via::Http);
+        let long = format!("http://h/{}", "a".repeat(2_048 - 9));
+        assert!(via(Protocol::Http, &long, 2_048).is_ok());
+        assert!(via(Protocol::Http, &format!("{long}a"), 2_048).is_err());
+    }
+
+    #[test]
+    fn hosts_are_scheme_and_authority() {
+        assert_eq!(host("http://h:80/a?b"), "http://h:80");
+        assert_eq!(host("https://h"), "https://h");
+        assert_eq!(unescape("a%2Fb+c%zz"), "a/b c%zz");
+    }
+}
