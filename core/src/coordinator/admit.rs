@@ -1,0 +1,315 @@
+//! From requests to what is stored: everything is checked before anything is stored (architecture, rule 11).
+
+use super::codec::Registration;
+use super::saga::Orders;
+use super::transaction::{Custom, Definition, RowDef};
+use crate::branch::{BranchStatus, Op, Protocol, ROOT_BRANCH, TransType, step_branch_id};
+use crate::error::{Error, ErrorKind};
+use crate::gid::{Gid, check_id};
+use crate::limits::Limits;
+use crate::time::{Millis, seconds};
+use crate::wire::call::{Via, via};
+use crate::wire::request::{BranchRequest, GlobalRequest};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const TOPIC: &str = "topic://";
+
+/// Names of the topics that a request's steps address.
+pub fn topics(req: &GlobalRequest) -> impl Iterator<Item = &str> {
+    req.steps.iter().filter_map(|s| s.get("action")?.strip_prefix(TOPIC))
+}
+
+/// Checks the request of a transaction that is to be stored. `subscribers` holds the URLs of the topics it addresses, resolved once
+/// (rules.md 2.4). Errors: `Invalid` naming field, limit and fix; `TopicNotFound`.
+pub fn define(req: &GlobalRequest, subscribers: &BTreeMap<String, Vec<String>>, limits: &Limits) -> Result<Definition, Error> {
+    let gid = Gid::new(&req.gid, limits)?;
+    let trans_type = trans_type(&req.trans_type)?;
+    let protocol = match req.protocol.as_str() {
+        "" => Protocol::Http,
+        word => Protocol::parse(word).ok_or_else(|| Error::invalid(format!("protocol is {word:?}: it must be http, json-rpc or grpc")))?,
+    };
+    let options = req.options(limits)?;
+    within("custom_data", req.custom_data.len(), limits.custom_data)?;
+    let with_steps = matches!(trans_type, TransType::Saga | TransType::Msg);
+    if !with_steps && !req.steps.is_empty() {
+        return Err(Error::invalid(format!("steps belong to saga and msg, not to {trans_type}")));
+    }
+    let payloads = payloads(req, limits)?;
+    let steps: Vec<BTreeMap<String, String>> = req
+        .steps
+        .iter()
+        .map(|s| s.iter().filter(|(k, v)| k.as_str() != "data" && !v.is_empty()).map(|(k, v)| (k.clone(), v.clone())).collect())
+        .collect();
+    let mut topics = Vec::new();
+    for (i, step) in steps.iter().enumerate() {
+        let Some(topic) = step.get("action").and_then(|a| a.strip_prefix(TOPIC)) else { continue };
+        if trans_type != TransType::Msg {
+            return Err(Error::invalid(format!("step {}: topics belong to msg, not to {trans_type}", i + 1)));
+        }
+        match subscribers.get(topic) {
+            Some(urls) if !urls.is_empty() => topics.push((i, urls.clone())),
+            _ => return Err(Error::new(ErrorKind::TopicNotFound, "topic not found")),
+        }
+    }
+    let rows = rows_of(trans_type, &steps, &topics);
+    check_rows(&rows, protocol, &payloads, limits)?;
+    if !req.query_prepared.is_empty() && via(protocol, &req.query_prepared, limits.url)? == Via::JsonRpc && trans_type == TransType::Workflow {
+        return Err(Error::invalid("query_prepared: a workflow is called back over HTTP, not JSON-RPC"));
+    }
+    let custom = custom(trans_type, &req.custom_data, steps.len(), limits)?;
+    let def = Definition {
+        gid,
+        trans_type,
+        protocol,
+        steps,
+        payloads,
+        rows,
+        query_prepared: req.query_prepared.clone(),
+        options,
+        custom_data: req.custom_data.clone(),
+        custom,
+    };
+    let size = def.payloads.iter().map(Bytes::len).sum::<usize>()
+        + def.rows.iter().map(|r| r.url.len()).sum::<usize>()
+        + def.custom_data.len();
+    within("the transaction", size, limits.transaction)?;
+    Ok(def)
+}
+
+/// The mode of a word.
+pub fn trans_type(word: &str) -> Result<TransType, Error> {
+    TransType::parse(word).ok_or_else(|| Error::invalid(format!("unknow trans type: {word} (known: msg, saga, tcc, xa, workflow)")))
+}
+
+fn within(what: &str, size: usize, max: usize) -> Result<(), Error> {
+    if size > max {
+        return Err(Error::invalid(format!("{what} has {size} bytes, the limit is {max}")));
+    }
+    Ok(())
+}
+
+fn payloads(req: &GlobalRequest, limits: &Limits) -> Result<Vec<Bytes>, Error> {
+    let legacy = req.steps.iter().filter_map(|s| s.get("data")).filter(|d| !d.is_empty());
+    let payloads: Vec<Bytes> = req.payloads.iter().cloned().chain(legacy.map(|d| Bytes::from(d.clone()))).collect();
+    if payloads.len() != req.steps.len() {
+        return Err(Error::invalid(format!(
+            "{} payloads for {} steps: send one payload per step, in payloads or in the step's data",
+            payloads.len(),
+            req.steps.len()
+        )));
+    }
+    for (i, p) in payloads.iter().enumerate() {
+        within(&format!("payload {}", i + 1), p.len(), limits.payload)?;
+    }
+    Ok(payloads)
+}
+
+fn check_rows(rows: &[RowDef], protocol: Protocol, payloads: &[Bytes], limits: &Limits) -> Result<(), Error> {
+    let mut branches = 0;
+    let mut last = "";
+    for r in rows {
+        if r.branch_id != last {
+            branches += 1;
+            last = &r.branch_id;
+        }
+        if r.url.is_empty() {
+            continue;
+        }
+        let v = via(protocol, &r.url, limits.url).map_err(|e| Error::invalid(format!("step {}, {}: {e}", r.step + 1, r.op)))?;
+        let payload = payloads.get(r.step).map_or(&b""[..], |p| p);
+        if v == Via::JsonRpc && !matches!(serde_json::from_slice(payload), Ok(Value::Object(_))) {
+            return Err(Error::invalid(format!("step {}: the payload of a JSON-RPC call must be a JSON object", r.step + 1)));
+        }
+    }
+    if branches > limits.branches {
+        return Err(Error::invalid(format!("{branches} branches, the limit is {}", limits.branches)));
+    }
+    Ok(())
+}
+
+/// The rows of steps: a saga's compensation stands before its action; a topic of several subscribers makes branches `NN-01`, `NN-02`….
+pub(crate) fn rows_of(trans_type: TransType, steps: &[BTreeMap<String, String>], topics: &[(usize, Vec<String>)]) -> Vec<RowDef> {
+    let mut rows = Vec::with_capacity(steps.len() * 2);
+    for (step, s) in steps.iter().enumerate() {
+        let id = step_branch_id(step);
+        let url = |key: &str| s.get(key).cloned().unwrap_or_default();
+        match topics.iter().find(|(i, _)| *i == step) {
+            Some((_, urls)) if urls.len() > 1 => {
+                for (n, u) in urls.iter().enumerate() {
+                    rows.push(RowDef { branch_id: format!("{id}-{}", step_branch_id(n)), op: Op::ACTION, url: u.clone(), step });
+                }
+            }
+            Some((_, urls)) => rows.push(RowDef { branch_id: id, op: Op::ACTION, url: urls.first().cloned().unwrap_or_default(), step }),
+            None => {
+                if trans_type == TransType::Saga {
+                    rows.push(RowDef { branch_id: id.clone(), op: Op::COMPENSATE, url: url("compensate"), step });
+                }
+                rows.push(RowDef { branch_id: id, op: Op::ACTION, url: url("action"), step });
+            }
+        }
+    }
+    rows
+}
+
+/// The resolved topics of a definition, as [`rows_of`] takes them.
+pub(crate) fn topics_of(def: &Definition) -> Vec<(usize, Vec<String>)> {
+    let is_topic = |s: &BTreeMap<String, String>| s.get("action").is_some_and(|a| a.starts_with(TOPIC));
+    let steps = def.steps.iter().enumerate().filter(|(_, s)| is_topic(s));
+    steps.map(|(i, _)| (i, def.rows.iter().filter(|r| r.step == i).map(|r| r.url.clone()).collect())).collect()
+}
+
+#[derive(Deserialize, Default)]
+struct SagaData {
+    #[serde(default)]
+    concurrent: Option<bool>,
+    #[serde(default)]
+    orders: Option<Value>,
+}
+
+#[derive(Deserialize, Default)]
+struct MsgData {
+    #[serde(default)]
+    delay: Option<i64>,
+}
+
+#[derive(Deserialize, Default)]
+struct WorkflowData {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    data: Option<String>,
+}
+
+/// Reads `custom_data` (dtm-server.md 9).
+pub(crate) fn custom(trans_type: TransType, text: &str, steps: usize, limits: &Limits) -> Result<Custom, Error> {
+    fn read<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, Error> {
+        // PHP encodes an empty map as a list.
+        if matches!(text.trim(), "" | "null" | "[]") {
+            return Ok(T::default());
+        }
+        serde_json::from_str(text).map_err(|e| Error::invalid(format!("custom_data is not as expected: {e}")))
+    }
+    Ok(match trans_type {
+        TransType::Saga => {
+            let d: SagaData = read(text)?;
+            Custom::Saga(Arc::new(Orders::new(d.concurrent.unwrap_or(false), &orders(d.orders, steps)?)?))
+        }
+        TransType::Msg => {
+            let delay = read::<MsgData>(text)?.delay.unwrap_or(0);
+            let s = u64::try_from(delay).ok().filter(|d| *d <= crate::options::MAX_SECONDS);
+            let s = s.ok_or_else(|| Error::invalid(format!("custom_data: delay is {delay}: it must be a number of seconds, 0 or more")))?;
+            Custom::Msg { delay: seconds(s) }
+        }
+        TransType::Workflow => {
+            let d: WorkflowData = read(text)?;
+            let name = d.name.unwrap_or_default();
+            check_id("the workflow's name in custom_data", &name, limits.custom_data)?;
+            let data = BASE64
+                .decode(d.data.unwrap_or_default())
+                .map_err(|e| Error::invalid(format!("custom_data: data of a workflow must be base64: {e}")))?;
+            Custom::Workflow { name, data: Bytes::from(data) }
+        }
+        TransType::Tcc | TransType::Xa => Custom::None,
+    })
+}
+
+/// `orders` as a map of step to earlier steps, or as a list with one entry per step (PHP encodes contiguous keys so).
+fn orders(value: Option<Value>, steps: usize) -> Result<Vec<Vec<usize>>, Error> {
+    let mut all = vec![Vec::new(); steps];
+    let bad = |why: String| Error::invalid(format!("custom_data: orders {why}; steps are counted from 0, there are {steps}"));
+    let mut set = |step: usize, before: Value| -> Result<(), Error> {
+        let before: Vec<usize> = match before {
+            Value::Null => Vec::new(),
+            v => serde_json::from_value(v).map_err(|_| bad(format!("of step {step} must be a list of step numbers")))?,
+        };
+        if let Some(b) = before.iter().chain([&step]).find(|b| **b >= steps) {
+            return Err(bad(format!("name step {b}, which does not exist")));
+        }
+        all[step] = before;
+        Ok(())
+    };
+    match value {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(map)) => {
+            for (key, before) in map {
+                let step = key.parse().map_err(|_| bad(format!("have the key {key:?}")))?;
+                set(step, before)?;
+            }
+        }
+        Some(Value::Array(list)) => {
+            for (step, before) in list.into_iter().enumerate() {
+                set(step, before)?;
+            }
+        }
+        Some(other) => return Err(bad(format!("are {other}, not a map"))),
+    }
+    Ok(all)
+}
+
+/// A checked registerBranch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// Whose branch.
+    pub gid: Gid,
+    /// Mode the record must have.
+    pub trans_type: TransType,
+    /// What is stored.
+    pub registration: Registration,
+}
+
+impl Register {
+    /// The row that forbids this one: after a workflow's decision nothing more is executed (rules.md 2.7).
+    pub fn forbidden(&self) -> Option<(String, String)> {
+        let runs = self.registration.rows.iter().any(|(op, _)| *op == Op::ACTION || *op == Op::BUSINESS);
+        (self.trans_type == TransType::Workflow && runs).then(|| (ROOT_BRANCH.to_owned(), Op::DECISION.as_str().to_owned()))
+    }
+}
+
+/// Checks a registerBranch.
+pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error> {
+    let gid = Gid::new(req.get("gid"), limits)?;
+    let trans_type = trans_type(req.get("trans_type"))?;
+    let branch_id = req.get("branch_id");
+    check_id("branch_id", branch_id, limits.branch_id)?;
+    within("data", req.data.len(), limits.payload)?;
+    let url = |key: &str| -> Result<String, Error> {
+        let url = req.get(key);
+        if !url.is_empty() {
+            via(Protocol::Http, url, limits.url).map_err(|e| Error::invalid(format!("{key}: {e}")))?;
+        }
+        Ok(url.to_owned())
+    };
+    let mut status = BranchStatus::Prepared;
+    let rows = match trans_type {
+        TransType::Tcc => vec![(Op::CANCEL, url("cancel")?), (Op::CONFIRM, url("confirm")?)],
+        TransType::Xa => {
+            let url = url("url")?;
+            vec![(Op::ROLLBACK, url.clone()), (Op::COMMIT, url)]
+        }
+        TransType::Workflow => {
+            check_id("op", req.get("op"), limits.op)?;
+            status = BranchStatus::parse(req.get("status"))
+                .ok_or_else(|| Error::invalid(format!("status is {:?}: it must be prepared, succeed or failed", req.get("status"))))?;
+            let op = Op::new(req.get("op"));
+            if op == Op::DECISION && (branch_id != ROOT_BRANCH || status == BranchStatus::Prepared) {
+                return Err(Error::invalid("a decision has branch_id 00 and status succeed or failed"));
+            }
+            vec![(op, String::new())]
+        }
+        TransType::Saga | TransType::Msg => return Err(Error::invalid(format!("unknow trans type: {trans_type} registers no branches"))),
+    };
+    let registration =
+        Registration { branch_id: branch_id.to_owned(), rows, status, run: req.get("run").to_owned(), data: req.data.clone() };
+    Ok(Register { gid, trans_type, registration })
+}
+
+/// How far a workflow's registration moves its due time (rules.md 2.7).
+pub fn workflow_due(now: Millis, base: Millis, request_timeout: Millis) -> Millis {
+    now + base.max(request_timeout)
+}

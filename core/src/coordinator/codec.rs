@@ -1,0 +1,357 @@
+//! Records as stores keep them: parts of raw bytes with a small JSON head, and the state as JSON. Format 1.
+//!
+//! A part: `1` (format), its kind, the head's length as a little-endian u32, the head, then raw payloads one after the other with the
+//! lengths the head names.
+
+use super::admit;
+use super::record::{Index, Part, Record, Save};
+use super::transaction::{Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction};
+use crate::branch::{BranchStatus, Op, Protocol, Status, TransType};
+use crate::error::{Error, ErrorKind};
+use crate::gid::Gid;
+use crate::options::{Options, Policy};
+use crate::time::Millis;
+use crate::wire::call::host;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Format of parts and state.
+pub const FORMAT: u32 = 1;
+
+const DEFINE: u8 = 1;
+const AMEND: u8 = 2;
+const ROWS: u8 = 3;
+const RESULT: u8 = 4;
+
+#[derive(Serialize, Deserialize)]
+struct DefineHead {
+    #[serde(rename = "t")]
+    trans_type: TransType,
+    #[serde(rename = "p")]
+    protocol: Protocol,
+    #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<BTreeMap<String, String>>,
+    /// Rows whose URL is not that of a step: subscribers of topics.
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    topics: Vec<(usize, Vec<String>)>,
+    #[serde(rename = "q", default, skip_serializing_if = "String::is_empty")]
+    query_prepared: String,
+    #[serde(rename = "o")]
+    options: Options,
+    #[serde(rename = "c", default, skip_serializing_if = "String::is_empty")]
+    custom_data: String,
+    #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
+    lengths: Vec<usize>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AmendHead {
+    #[serde(rename = "o")]
+    options: Options,
+    #[serde(rename = "c", default, skip_serializing_if = "String::is_empty")]
+    custom_data: String,
+}
+
+/// Rows of one registration; they share one payload.
+#[derive(Serialize, Deserialize)]
+struct RowsHead {
+    #[serde(rename = "b")]
+    branch_id: String,
+    #[serde(rename = "r")]
+    rows: Vec<(Op, String)>,
+    #[serde(rename = "s", default = "prepared", skip_serializing_if = "is_prepared")]
+    status: BranchStatus,
+    /// The run token of a workflow's client (rules.md 2.5).
+    #[serde(rename = "k", default, skip_serializing_if = "String::is_empty")]
+    run: String,
+}
+
+fn prepared() -> BranchStatus {
+    BranchStatus::Prepared
+}
+fn is_prepared(s: &BranchStatus) -> bool {
+    *s == BranchStatus::Prepared
+}
+
+/// What registerBranch adds: one branch's rows with one payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// Branch id.
+    pub branch_id: String,
+    /// (op, URL) in the order they are stored.
+    pub rows: Vec<(Op, String)>,
+    /// Status of the rows: a workflow's client names it.
+    pub status: BranchStatus,
+    /// A workflow client's run token; empty if it sent none.
+    pub run: String,
+    /// Body of later calls, or a workflow step's recorded result.
+    pub data: Bytes,
+}
+
+impl Registration {
+    /// The part that stores it.
+    pub fn part(&self, created: Millis) -> Part {
+        let head = RowsHead { branch_id: self.branch_id.clone(), rows: self.rows.clone(), status: self.status, run: self.run.clone() };
+        Part {
+            keys: self.rows.iter().map(|(op, _)| (self.branch_id.clone(), op.as_str().to_owned())).collect(),
+            created,
+            bytes: frame(ROWS, &head, std::slice::from_ref(&self.data)),
+        }
+    }
+}
+
+fn frame<T: Serialize>(kind: u8, head: &T, payloads: &[Bytes]) -> Bytes {
+    let size: usize = payloads.iter().map(Bytes::len).sum();
+    let mut out = BytesMut::with_capacity(256 + size);
+    out.put_u8(FORMAT as u8);
+    out.put_u8(kind);
+    out.put_u32_le(0);
+    let mut writer = out.writer();
+    // Writing JSON of these types into memory cannot fail.
+    let _ = serde_json::to_writer(&mut writer, head);
+    let mut out = writer.into_inner();
+    let length = (out.len() - 6) as u32;
+    out[2..6].copy_from_slice(&length.to_le_bytes());
+    for p in payloads {
+        out.extend_from_slice(p);
+    }
+    out.freeze()
+}
+
+fn damaged(gid: &Gid, what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Internal, format!("the stored record of {gid} is damaged: {what}"))
+}
+
+fn unframe(gid: &Gid, part: &Bytes) -> Result<(u8, Bytes, Bytes), Error> {
+    if part.len() < 6 || u32::from(part[0]) != FORMAT {
+        return Err(damaged(gid, "a part without a head of format 1"));
+    }
+    let length = u32::from_le_bytes([part[2], part[3], part[4], part[5]]) as usize;
+    if part.len() < 6 + length {
+        return Err(damaged(gid, "a part that is shorter than its head says"));
+    }
+    Ok((part[1], part.slice(6..6 + length), part.slice(6 + length..)))
+}
+
+fn head<T: DeserializeOwned>(gid: &Gid, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|e| damaged(gid, e))
+}
+
+impl Transaction {
+    /// A transaction that no store has yet.
+    pub fn new(def: Definition, status: Status, now: Millis) -> Transaction {
+        let part = define_part(&def, now);
+        let rows = def.rows.iter().map(|r| new_row(r, &def.payloads, now)).collect();
+        let state = State {
+            format: FORMAT,
+            status,
+            created: now,
+            updated: now,
+            submitted: (status == Status::Submitted).then_some(now),
+            finished: None,
+            reason: String::new(),
+            forced: None,
+            attention: false,
+            root: RowState::default(),
+            rows: BTreeMap::new(),
+        };
+        let live = Live { dirty: true, decision: 1, new_parts: vec![part], ..Live::default() };
+        Transaction { def, rows, state, result: String::new(), live }
+    }
+
+    /// Reads a record. One that is not exact is one whose driver ended without letting go: what may have run then is marked
+    /// (rules.md 1.2), and its compensation waits until calls of that driver have ended (1.4).
+    pub fn load(record: &Record, now: Millis, policy: &Policy) -> Result<Transaction, Error> {
+        let mut tx = decode(record, policy)?;
+        if !record.exact && !tx.state.status.is_final() {
+            tx.live.unsure_until = now + policy.longest_call(&tx.def.options);
+            super::saga::mark_unsure(&mut tx);
+        }
+        Ok(tx)
+    }
+
+    /// Reads a record again after a lost race, keeping what `self`, its driver, knows: calls in flight and what was started.
+    pub fn reload(&self, record: &Record, policy: &Policy) -> Result<Transaction, Error> {
+        let mut tx = decode(record, policy)?;
+        for (row, old) in tx.rows.iter_mut().zip(&self.rows) {
+            row.live.calling = old.live.calling;
+            row.live.unsure = old.live.unsure;
+            row.state.started |= old.state.started;
+        }
+        tx.live.root_calling = self.live.root_calling;
+        tx.live.unsure_until = self.live.unsure_until;
+        tx.live.built = self.live.built;
+        tx.live.acked = self.live.built;
+        tx.live.decision = self.live.built;
+        Ok(tx)
+    }
+
+    /// Takes what no save holds yet as the next save, and its number. `driven: false` lets go of the transaction.
+    pub fn take_save(&mut self, driven: bool) -> (u64, Save) {
+        let save = Save {
+            base: self.live.version,
+            index: self.index(driven),
+            state: self.encode_state(),
+            parts: std::mem::take(&mut self.live.new_parts),
+        };
+        self.live.version += 1;
+        self.live.built += 1;
+        self.live.dirty = false;
+        (self.live.built, save)
+    }
+
+    fn index(&self, driven: bool) -> Index {
+        let ended = self.state.status.is_final();
+        Index {
+            status: self.state.status,
+            trans_type: self.def.trans_type,
+            // A driver that lets go always has a time to come back; the creation time stands for "at once".
+            due: (!ended).then(|| self.live.wake_at.unwrap_or(self.state.created)),
+            created: self.state.created,
+            finished: self.state.finished,
+            attempts: self.attempts(),
+            failing_host: if ended { None } else { self.last_error().map(|(_, url)| host(url).to_owned()) },
+            driven: driven && !ended,
+        }
+    }
+
+    fn encode_state(&self) -> Bytes {
+        let mut state = self.state.clone();
+        state.rows =
+            self.rows.iter().enumerate().filter(|(_, r)| r.has_progress()).map(|(i, r)| (i as u32, r.state.clone())).collect();
+        let mut out = BytesMut::with_capacity(160 + 48 * state.rows.len()).writer();
+        let _ = serde_json::to_writer(&mut out, &state);
+        out.into_inner().freeze()
+    }
+
+    /// Adds a part that replaces options and custom data (rules.md 2.2).
+    pub(crate) fn amend(&mut self, options: Options, custom_data: String, now: Millis) {
+        let head = AmendHead { options: options.clone(), custom_data: custom_data.clone() };
+        self.live.new_parts.push(Part { keys: Vec::new(), created: now, bytes: frame(AMEND, &head, &[]) });
+        self.def.options = options;
+        self.def.custom_data = custom_data;
+    }
+
+    /// Adds a part with a workflow's result.
+    pub(crate) fn set_result(&mut self, result: String, now: Millis) {
+        if !result.is_empty() {
+            self.live.new_parts.push(Part {
+                keys: Vec::new(),
+                created: now,
+                bytes: frame(RESULT, &(), &[Bytes::from(result.clone())]),
+            });
+            self.result = result;
+        }
+    }
+}
+
+fn new_row(r: &RowDef, payloads: &[Bytes], created: Millis) -> Row {
+    Row {
+        branch_id: r.branch_id.clone(),
+        op: r.op.clone(),
+        url: r.url.clone(),
+        payload: payloads.get(r.step).cloned().unwrap_or_default(),
+        created,
+        run: String::new(),
+        registered: BranchStatus::Prepared,
+        state: RowState::default(),
+        live: RowLive::default(),
+    }
+}
+
+fn define_part(def: &Definition, now: Millis) -> Part {
+    let head = DefineHead {
+        trans_type: def.trans_type,
+        protocol: def.protocol,
+        steps: def.steps.clone(),
+        topics: admit::topics_of(def),
+        query_prepared: def.query_prepared.clone(),
+        options: def.options.clone(),
+        custom_data: def.custom_data.clone(),
+        lengths: def.payloads.iter().map(Bytes::len).collect(),
+    };
+    Part { keys: Vec::new(), created: now, bytes: frame(DEFINE, &head, &def.payloads) }
+}
+
+fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
+    let gid = &record.gid;
+    let mut state: State = head(gid, &record.state)?;
+    if state.format != FORMAT {
+        return Err(damaged(gid, format!("its state has format {}, this build reads format {FORMAT}", state.format)));
+    }
+    let mut parts = record.parts.iter();
+    let first = parts.next().ok_or_else(|| damaged(gid, "it has no parts"))?;
+    let (kind, bytes, body) = unframe(gid, &first.bytes)?;
+    if kind != DEFINE {
+        return Err(damaged(gid, "its first part does not define it"));
+    }
+    let h: DefineHead = head(gid, &bytes)?;
+    let mut payloads = Vec::with_capacity(h.lengths.len());
+    let mut at = 0;
+    for length in &h.lengths {
+        let end = at + length;
+        if end > body.len() {
+            return Err(damaged(gid, "a payload is cut"));
+        }
+        payloads.push(body.slice(at..end));
+        at = end;
+    }
+    let mut def = Definition {
+        gid: gid.clone(),
+        trans_type: h.trans_type,
+        protocol: h.protocol,
+        rows: admit::rows_of(h.trans_type, &h.steps, &h.topics),
+        steps: h.steps,
+        payloads,
+        query_prepared: h.query_prepared,
+        options: h.options,
+        custom: admit::custom(h.trans_type, &h.custom_data, h.lengths.len(), &policy.limits).map_err(|e| damaged(gid, e))?,
+        custom_data: h.custom_data,
+    };
+    let mut rows: Vec<Row> = def.rows.iter().map(|r| new_row(r, &def.payloads, first.created)).collect();
+    let mut result = String::new();
+    for part in parts {
+        let (kind, bytes, body) = unframe(gid, &part.bytes)?;
+        match kind {
+            AMEND => {
+                let a: AmendHead = head(gid, &bytes)?;
+                def.options = a.options;
+                if a.custom_data != def.custom_data {
+                    def.custom = admit::custom(def.trans_type, &a.custom_data, def.payloads.len(), &policy.limits).map_err(|e| damaged(gid, e))?;
+                    def.custom_data = a.custom_data;
+                }
+            }
+            ROWS => {
+                let r: RowsHead = head(gid, &bytes)?;
+                for (op, url) in r.rows {
+                    rows.push(Row {
+                        branch_id: r.branch_id.clone(),
+                        op,
+                        url,
+                        payload: body.clone(),
+                        created: part.created,
+                        run: r.run.clone(),
+                        registered: r.status,
+                        state: RowState { status: r.status, ..RowState::default() },
+                        live: RowLive::default(),
+                    });
+                }
+            }
+            RESULT => result = String::from_utf8_lossy(&body).into_owned(),
+            other => return Err(damaged(gid, format!("a part of unknown kind {other}"))),
+        }
+    }
+    for (i, progress) in std::mem::take(&mut state.rows) {
+        let row = rows.get_mut(i as usize).ok_or_else(|| damaged(gid, format!("progress of row {i}, which it has not")))?;
+        row.state = progress;
+    }
+    let live = Live {
+        version: record.version,
+        callback_due: record.index.due.unwrap_or(0),
+        wake_at: record.index.due,
+        ..Live::default()
+    };
+    Ok(Transaction { def, rows, state, result, live })
+}

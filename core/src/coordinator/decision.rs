@@ -1,0 +1,352 @@
+//! The step: one input into one transaction, and what to do about it (architecture, rule 2). Pure and total.
+
+use super::event::{Alert, Call, Effects, Env, Input, Rejected, Request, When};
+use super::retry;
+use super::transaction::{CallId, Custom, Forced, RowState, Transaction};
+use super::{msg, phase2, saga, workflow};
+use crate::branch::{BranchStatus, Op, ROOT_BRANCH, Status, TransType};
+use crate::error::{Error, ErrorKind};
+use crate::limits::cut;
+use crate::outcome::{Outcome, Purpose};
+use crate::wire::call::host;
+use bytes::Bytes;
+
+/// What is kept, in bytes, of the errors of branches other than the one that failed last.
+const ERROR_KEPT: usize = 200;
+
+/// Applies an input. A refused request changes nothing; every other input is accepted.
+pub fn step(tx: &mut Transaction, input: Input, env: &Env<'_>) -> Result<Effects, Rejected> {
+    let mut fx = Effects::default();
+    match input {
+        Input::Wake => {}
+        Input::Saved(seq) => tx.live.acked = tx.live.acked.max(seq),
+        Input::Result(id, outcome) => record(tx, id, outcome, env, &mut fx),
+        Input::Request(request) => ask(tx, request, env, &mut fx)?,
+        Input::Panicked => {
+            tx.state.attention = true;
+            change(tx, env, &mut fx, When::Now);
+            fx.wake(env.now + env.policy.base_interval(&tx.def.options));
+        }
+    }
+    // After a panic nothing is tried before its pause is over.
+    if !tx.state.status.is_final() && fx.wake_at.is_none() {
+        match tx.def.trans_type {
+            TransType::Saga => saga::advance(tx, env, &mut fx),
+            TransType::Msg => msg::advance(tx, env, &mut fx),
+            TransType::Tcc | TransType::Xa => phase2::advance(tx, env, &mut fx),
+            TransType::Workflow => workflow::advance(tx, env, &mut fx),
+        }
+    }
+    if tx.state.status.is_final() {
+        fx.wake_at = None;
+    }
+    tx.live.wake_at = fx.wake_at;
+    if tx.live.dirty {
+        fx.save(When::Late);
+    }
+    // Nothing overtakes a decision that is not durable yet (architecture, rule 3).
+    fx.after = fx.after.max(tx.live.decision);
+    fx.ended = tx.state.status.is_final();
+    Ok(fx)
+}
+
+/// Notes that something changed, and when it is to be written.
+pub(super) fn change(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, when: When) {
+    tx.live.dirty = true;
+    tx.state.updated = env.now;
+    fx.save(when);
+}
+
+/// Changes the status for good: nothing that follows from it happens before it is durable (rules.md 1.3). A reason that is there stays.
+pub(super) fn decide(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, status: Status, reason: &str) {
+    tx.state.status = status;
+    if tx.state.reason.is_empty() {
+        tx.state.reason = cut(reason, env.policy.limits.reason);
+    }
+    if status == Status::Submitted {
+        tx.state.submitted = Some(env.now);
+    }
+    if status.is_final() {
+        tx.state.finished = Some(env.now);
+        tx.state.attention = false;
+    }
+    change(tx, env, fx, When::Now);
+    tx.live.decision = tx.next_seq();
+}
+
+/// Calls and answers of this step wait until the success of this row is durable.
+pub(super) fn await_durable(tx: &Transaction, fx: &mut Effects, row: usize) {
+    let seq = tx.rows[row].live.seq;
+    fx.after = fx.after.max(seq);
+    if seq > tx.live.built {
+        fx.save(When::Now);
+    }
+}
+
+/// Calls a row, or, where its URL is empty, records its success at once and says `true`.
+pub(super) fn call_row(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, i: usize) -> bool {
+    let seq = tx.next_seq();
+    let row = &mut tx.rows[i];
+    if row.url.is_empty() {
+        retry::succeeded(&mut row.state, env.now);
+        row.live.seq = seq;
+        change(tx, env, fx, When::Late);
+        return true;
+    }
+    row.live.calling = true;
+    fx.calls.push(Call {
+        id: CallId::Row(i),
+        purpose: Purpose::Branch,
+        branch_id: row.branch_id.clone(),
+        op: row.op.clone(),
+        url: row.url.clone(),
+        payload: row.payload.clone(),
+    });
+    false
+}
+
+/// Calls the check-back or callback, unless a call of it is on its way.
+pub(super) fn call_root(tx: &mut Transaction, fx: &mut Effects, purpose: Purpose, op: Op, payload: Bytes) {
+    tx.live.root_calling = true;
+    let url = tx.def.query_prepared.clone();
+    fx.calls.push(Call { id: CallId::Root, purpose, branch_id: ROOT_BRANCH.to_owned(), op, url, payload });
+}
+
+fn record(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &mut Effects) {
+    let base = env.policy.base_interval(&tx.def.options);
+    let ended = tx.state.status.is_final();
+    match id {
+        CallId::Root => {
+            tx.live.root_calling = false;
+            if !ended {
+                match tx.def.trans_type {
+                    TransType::Workflow => workflow::answered(tx, outcome, env, fx),
+                    _ => msg::answered(tx, outcome, env, fx),
+                }
+            }
+        }
+        CallId::Row(i) => {
+            let Some(row) = tx.rows.get_mut(i) else { return };
+            row.live.calling = false;
+            if row.state.status != BranchStatus::Prepared {
+                return;
+            }
+            let action = tx.def.trans_type == TransType::Saga && row.op == Op::ACTION;
+            match outcome {
+                Outcome::Success => {
+                    retry::succeeded(&mut row.state, env.now);
+                    row.live.seq = tx.live.built + 1;
+                    tx.state.attention = false;
+                    let awaited = match tx.def.trans_type {
+                        TransType::Saga => action && saga::awaited_later(tx, i / 2),
+                        TransType::Msg => !tx.def.options.concurrent && i + 2 < tx.rows.len(),
+                        _ => false,
+                    };
+                    change(tx, env, fx, if awaited { When::Now } else { When::Late });
+                }
+                Outcome::Failure(text) if action => {
+                    row.state.status = BranchStatus::Failed;
+                    row.state.updated = env.now;
+                    let url = row.url.clone();
+                    change(tx, env, fx, When::Late);
+                    if tx.state.status == Status::Submitted {
+                        let reason = format!("url:{url} return failed: {}", with_failure(&text, env.policy.limits.reason.saturating_sub(url.len() + 64)));
+                        decide(tx, env, fx, Status::Aborting, &reason);
+                    }
+                }
+                // Only a failure that was recorded stays after the end: what else a late call says changes nothing.
+                _ if ended => {}
+                Outcome::Ongoing => {
+                    retry::ongoing(&mut row.state, base, env);
+                    change(tx, env, fx, When::Late);
+                }
+                Outcome::Failure(text) => {
+                    let text = format!("{} answered FAILURE, which only a saga's action may: it is called again. {text}", row.op);
+                    errored(tx, id, text, env, fx);
+                }
+                Outcome::Error(text) => {
+                    errored(tx, id, text, env, fx);
+                    if action && tx.state.status == Status::Submitted {
+                        limit_retries(tx, i, env, fx);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Counts the error of a call, backs off, and alerts where it is time to.
+pub(super) fn errored(tx: &mut Transaction, id: CallId, text: String, env: &Env<'_>, fx: &mut Effects) {
+    let base = env.policy.base_interval(&tx.def.options);
+    let text = cut(&text, env.policy.limits.reason);
+    // One long text is enough: the state stays small whatever number of branches fails.
+    tx.rows.iter_mut().filter(|r| r.state.error.len() > ERROR_KEPT).for_each(|r| r.state.error = cut(&r.state.error, ERROR_KEPT));
+    let (row, url): (&mut RowState, &String) = match id {
+        CallId::Root => (&mut tx.state.root, &tx.def.query_prepared),
+        CallId::Row(i) => {
+            let row = &mut tx.rows[i];
+            (&mut row.state, &row.url)
+        }
+    };
+    retry::failed(row, text.clone(), base, env);
+    if retry::alerts_at(row.errors, env.policy.alert_retry_limit) {
+        fx.alerts.push(Alert { branch: url.clone(), error: text, retry_count: row.errors, status: tx.state.status });
+        tx.state.attention = true;
+    }
+    change(tx, env, fx, When::Late);
+}
+
+/// retry_limit: a few quick retries, then the saga rolls back (rules.md 4.2).
+fn limit_retries(tx: &mut Transaction, i: usize, env: &Env<'_>, fx: &mut Effects) {
+    let limit = tx.def.options.retry_limit;
+    if limit == 0 {
+        return;
+    }
+    let row = &mut tx.rows[i].state;
+    if u64::from(row.retries) < limit {
+        row.retries += 1;
+        row.due = env.now + retry::quick(env.policy.base_interval(&tx.def.options), row.retries);
+    } else {
+        decide(tx, env, fx, Status::Aborting, &format!("RetryCount is greater than RetryLimit, RetryLimit: {limit}"));
+    }
+}
+
+/// A failure's text, ending in ` FAILURE` once, within the limit.
+fn with_failure(text: &str, max: usize) -> String {
+    let text = text.trim_end();
+    let text = text.strip_suffix("FAILURE").map_or(text, str::trim_end);
+    format!("{} FAILURE", cut(text, max.saturating_sub(8)))
+}
+
+fn wrong_state(tx: &Transaction, message: String) -> Rejected {
+    Error::wrong_state(Some(tx.state.status), message)
+}
+
+/// The refusal of a workflow's write (rules.md 2.1): without the word that clients take for a rollback.
+pub fn refused(gid: &crate::gid::Gid, status: Option<Status>) -> Error {
+    let e = Error::new(ErrorKind::Refused, format!("no trans with gid: {gid} status: prepared found"));
+    match status {
+        Some(s) => e.with_status(s),
+        None => e,
+    }
+}
+
+fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) -> Result<(), Rejected> {
+    let status = tx.state.status;
+    let ty = tx.def.trans_type;
+    match request {
+        Request::Prepare => match status {
+            Status::Prepared => Ok(()),
+            _ => Err(wrong_state(tx, format!("current status '{status}', cannot prepare. FAILURE"))),
+        },
+        Request::PrepareWorkflow => {
+            if ty != TransType::Workflow {
+                return Err(wrong_state(tx, format!("gid {} is a {ty}, not a workflow. FAILURE", tx.def.gid)));
+            }
+            if status == Status::Prepared {
+                tx.live.callback_due = workflow::next_callback(tx, env);
+                change(tx, env, fx, When::Now);
+                fx.after = tx.next_seq();
+            }
+            Ok(())
+        }
+        Request::Submit { trans_type, options, custom_data } => {
+            if trans_type != ty {
+                return Err(wrong_state(tx, format!("gid {} is a {ty}, not a {trans_type}: cannot sumbmit. FAILURE", tx.def.gid)));
+            }
+            match status {
+                Status::Submitted => Ok(()),
+                Status::Prepared => {
+                    amend(tx, *options, custom_data, env)?;
+                    decide(tx, env, fx, Status::Submitted, "");
+                    Ok(())
+                }
+                _ => Err(wrong_state(tx, format!("current status '{status}', cannot sumbmit. FAILURE"))),
+            }
+        }
+        Request::End { status: end, reason, result } => {
+            if ty != TransType::Workflow {
+                return Err(wrong_state(tx, format!("gid {} is a {ty}, not a workflow. FAILURE", tx.def.gid)));
+            }
+            if status == end && tx.state.forced.is_none() {
+                return Ok(());
+            }
+            let decided = tx.decision_row().map(|r| if r.state.status == BranchStatus::Succeed { Status::Succeed } else { Status::Failed });
+            if status != Status::Prepared || decided.is_some_and(|d| d != end) {
+                return Err(refused(&tx.def.gid, Some(status)));
+            }
+            tx.set_result(result, env.now);
+            decide(tx, env, fx, end, &reason);
+            Ok(())
+        }
+        Request::Abort { reason } => match (ty, status) {
+            (TransType::Msg, Status::Prepared) => {
+                decide(tx, env, fx, Status::Failed, &reason);
+                Ok(())
+            }
+            (TransType::Tcc | TransType::Xa, Status::Prepared) => {
+                decide(tx, env, fx, Status::Aborting, &reason);
+                Ok(())
+            }
+            (TransType::Tcc | TransType::Xa, Status::Aborting) => Ok(()),
+            _ => Err(wrong_state(tx, format!("trans type: '{ty}' current status '{status}', cannot abort. FAILURE"))),
+        },
+        Request::ForceStop { actor, reason } => {
+            if status.is_final() {
+                return Err(wrong_state(tx, format!("global transaction force stop error. status: {status}. error: FAILURE")));
+            }
+            let max = env.policy.limits.reason;
+            tx.state.forced = Some(Forced { actor: cut(&actor, max), reason: cut(&reason, max) });
+            decide(tx, env, fx, Status::Failed, if reason.is_empty() { "stopped by force" } else { &reason });
+            Ok(())
+        }
+        Request::Reset => {
+            if !status.is_final() {
+                tx.state.root.due = 0;
+                tx.live.callback_due = tx.live.callback_due.min(env.now);
+                tx.rows.iter_mut().filter(|r| r.state.status == BranchStatus::Prepared).for_each(|r| r.state.due = 0);
+                change(tx, env, fx, When::Now);
+                fx.after = tx.next_seq();
+            }
+            Ok(())
+        }
+        Request::HostBack(back) => {
+            let hit = |s: &RowState, url: &str| s.errors > 0 && s.due > env.now && host(url) == back;
+            if hit(&tx.state.root, &tx.def.query_prepared) {
+                tx.state.root.due = 0;
+                tx.live.callback_due = tx.live.callback_due.min(env.now);
+                change(tx, env, fx, When::Late);
+            }
+            for i in 0..tx.rows.len() {
+                if hit(&tx.rows[i].state, &tx.rows[i].url) {
+                    tx.rows[i].state.due = 0;
+                    change(tx, env, fx, When::Late);
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Non-empty options and custom data of a submit replace those of the prepare; `concurrent` is OR (rules.md 2.2).
+fn amend(tx: &mut Transaction, new: crate::options::Options, custom_data: String, env: &Env<'_>) -> Result<(), Rejected> {
+    let old = &tx.def.options;
+    let number = |new: u64, old: u64| if new != 0 { new } else { old };
+    let merged = crate::options::Options {
+        wait_result: old.wait_result || new.wait_result,
+        timeout_to_fail: number(new.timeout_to_fail, old.timeout_to_fail),
+        request_timeout: number(new.request_timeout, old.request_timeout),
+        retry_interval: number(new.retry_interval, old.retry_interval),
+        retry_limit: number(new.retry_limit, old.retry_limit),
+        concurrent: old.concurrent || new.concurrent,
+        branch_headers: if new.branch_headers.is_empty() { old.branch_headers.clone() } else { new.branch_headers },
+    };
+    let custom_data = if custom_data.is_empty() { tx.def.custom_data.clone() } else { custom_data };
+    if merged == tx.def.options && custom_data == tx.def.custom_data {
+        return Ok(());
+    }
+    let custom: Custom = super::admit::custom(tx.def.trans_type, &custom_data, tx.def.payloads.len(), &env.policy.limits)?;
+    tx.def.custom = custom;
+    tx.amend(merged, custom_data, env.now);
+    Ok(())
+}
