@@ -1,3 +1,4 @@
 //! The coordinator of Amends.
 
+pub mod dispatch;
 pub mod store;

@@ -1,0 +1,308 @@
+//! Branch calls over HTTP/1.1 with kept-alive connections (dtm-server.md 7.2).
+
+use super::pool::{Conn, Io, Pool};
+use super::url::{Target, basic_auth, join, shown};
+use super::{Reply, Transport};
+use amends::wire::call::HttpCall;
+use amends::{Compat, Outcome};
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{BoxFuture, Ready, ready};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+use tower::Service;
+
+/// Redirects followed in one call.
+const REDIRECTS_MAX: usize = 10;
+
+/// The built-in client for branch calls. Cheap to clone; clones share connections.
+///
+/// * 307 and 308 are followed up to ten times with the same method and body; to another host without `authorization` and `cookie`.
+///   Every other status is classified as it is.
+/// * `user:password@` in a URL becomes basic authentication, unless the transaction's headers have an `authorization`.
+/// * `https` uses the system's root certificates, read at the first such call.
+/// * A call that never left, because a kept-alive connection had been closed meanwhile, is made again on a fresh connection. Every other
+///   broken call is an error: its effect is unknown.
+/// * Headers that belong to the connection (`host`, `content-length`, `connection`, …) cannot be overridden.
+#[derive(Clone)]
+pub struct HttpTransport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    compat: Compat,
+    answer_limit: usize,
+    docker: bool,
+    pool: Arc<Pool>,
+    tls: OnceCell<Arc<ClientConfig>>,
+}
+
+/// Why there is no answer.
+struct Failed {
+    text: String,
+    unreachable: bool,
+}
+
+/// How far a call has come, for the text of a timeout.
+struct Progress {
+    /// The URL being called after a redirect.
+    redirected: Option<String>,
+    connecting: bool,
+}
+
+impl HttpTransport {
+    /// A client that reads at most `answer_limit` bytes of an answer and classifies it with these switches.
+    pub fn new(compat: Compat, answer_limit: usize) -> HttpTransport {
+        HttpTransport::with_docker(compat, answer_limit, false)
+    }
+
+    /// The same; with `docker` the first `localhost` and the first `127.0.0.1` of a URL become `host.docker.internal`, as DTM does when
+    /// `IS_DOCKER` is set (dtm-server.md 1).
+    pub fn with_docker(compat: Compat, answer_limit: usize, docker: bool) -> HttpTransport {
+        let shared = Shared { compat, answer_limit, docker, pool: Arc::default(), tls: OnceCell::new() };
+        HttpTransport { shared: Arc::new(shared) }
+    }
+}
+
+impl Transport for HttpTransport {
+    fn call(&self, mut call: HttpCall) -> BoxFuture<'static, Reply> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            if shared.docker {
+                call.url = leave_the_container(&call.url);
+            }
+            let limit = Duration::from_millis(u64::try_from(call.timeout).unwrap_or(0));
+            let mut progress = Progress { redirected: None, connecting: true };
+            let failed = match timeout(limit, shared.follow(&call, &mut progress)).await {
+                Ok(Ok((status, body))) => {
+                    let outcome = call.classify(status.as_u16(), &body, &shared.compat);
+                    return Reply { outcome, unreachable: false };
+                }
+                Ok(Err(failed)) => failed,
+                Err(_) => {
+                    let what = if progress.connecting { "no connection to" } else { "no answer from" };
+                    let host = shown(progress.redirected.as_deref().unwrap_or(&call.url));
+                    Failed { text: format!("{what} {host} within {}", seconds(limit)), unreachable: true }
+                }
+            };
+            Reply { outcome: Outcome::Error(failed.text), unreachable: failed.unreachable }
+        })
+    }
+}
+
+impl Shared {
+    async fn follow(&self, call: &HttpCall, progress: &mut Progress) -> Result<(StatusCode, Bytes), Failed> {
+        for _ in 0..=REDIRECTS_MAX {
+            let url = progress.redirected.as_deref().unwrap_or(&call.url);
+            let (status, location, body) = self.once(call, url, &mut progress.connecting).await?;
+            match location {
+                Some(location) => progress.redirected = Some(join(url, &location)),
+                None => return Ok((status, body)),
+            }
+        }
+        let text = format!("{} redirected the call more than {REDIRECTS_MAX} times", shown(&call.url));
+        Err(Failed { text, unreachable: false })
+    }
+
+    /// One request and its answer; the location if it is a redirect to follow.
+    async fn once(&self, call: &HttpCall, url: &str, connecting: &mut bool) -> Result<(StatusCode, Option<String>, Bytes), Failed> {
+        let Some(target) = Target::parse(url) else {
+            return Err(Failed { text: format!("the called URL has no valid host and port: {}", target_of(url)), unreachable: false });
+        };
+        *connecting = true;
+        let mut conn = match self.pool.take(target.key) {
+            Some(conn) => conn,
+            None => self.connect(&target).await?,
+        };
+        let same_host = amends::wire::call::host(&call.url) == target.key;
+        let mut request = request(call, &target, same_host, conn.host.clone())?;
+        let answer = loop {
+            *connecting = false;
+            let mut error = match conn.send(request).await {
+                Ok(answer) => break answer,
+                Err(error) => error,
+            };
+            match error.take_message() {
+                Some(unsent) if conn.reused => {
+                    request = unsent;
+                    *connecting = true;
+                    conn = self.connect(&target).await?;
+                }
+                _ => return Err(broken(&shown(url), error.error(), false)),
+            }
+        };
+        let (head, body) = answer.into_parts();
+        let (body, whole) = read(&mut conn, body, self.answer_limit).await.map_err(|e| broken(&shown(url), &e, true))?;
+        if whole {
+            self.pool.put(target.key, conn);
+        }
+        let follow = matches!(head.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        let location = if follow { head.headers.get(LOCATION).and_then(|l| l.to_str().ok()).map(str::to_owned) } else { None };
+        Ok((head.status, location, body))
+    }
+
+    async fn connect(&self, target: &Target<'_>) -> Result<Box<Conn>, Failed> {
+        let host = format!("{}://{}", if target.https { "https" } else { "http" }, target.authority);
+        let fail = |text: String| Failed { text, unreachable: true };
+        let addresses = lookup_host((target.host, target.port))
+            .await
+            .map_err(|e| fail(format!("the host of {host} cannot be resolved: {e}")))?;
+        let mut outcome = Err(fail(format!("the host of {host} has no address")));
+        for address in addresses {
+            outcome = TcpStream::connect(address).await.map_err(|e| match e.kind() {
+                io::ErrorKind::ConnectionRefused => fail(format!("connection refused by {host}")),
+                _ => fail(format!("no connection to {host}: {e}")),
+            });
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        let tcp = outcome?;
+        // Calls are small and wait for their answer: nothing is gained by gathering.
+        tcp.set_nodelay(true).map_err(|e| fail(format!("no connection to {host}: {e}")))?;
+        let tcp = TokioIo::new(tcp);
+        let io = if target.https { self.tls(target, tcp).await.map_err(|e| fail(format!("no TLS with {host}: {e}")))? } else { Io::Http(tcp) };
+        let value = HeaderValue::from_str(target.authority).map_err(|e| fail(format!("{host} is no valid host: {e}")))?;
+        Conn::new(io, value).await.map_err(|e| broken(&host, &e, false))
+    }
+
+    async fn tls(&self, target: &Target<'_>, tcp: TokioIo<TcpStream>) -> Result<Io, tower::BoxError> {
+        let config = self.tls.get_or_try_init(load_tls).await?;
+        let uri: Uri = format!("https://{}/", target.authority).parse()?;
+        HttpsConnector::from((Connected(Some(tcp)), config.clone())).call(uri).await
+    }
+}
+
+/// Reading the system's certificates takes tens of milliseconds of disk and CPU, so it happens off the runtime's threads.
+async fn load_tls() -> io::Result<Arc<ClientConfig>> {
+    let load = || {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        Ok(Arc::new(builder.with_native_roots()?.with_no_client_auth()))
+    };
+    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?
+}
+
+/// Hands a connected socket to the TLS connector, which wants to connect itself.
+struct Connected(Option<TokioIo<TcpStream>>);
+
+impl Service<Uri> for Connected {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<TcpStream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+}
+
+fn request(call: &HttpCall, target: &Target<'_>, same_host: bool, host: HeaderValue) -> Result<Request<Full<Bytes>>, Failed> {
+    let refused = |text: String| Failed { text, unreachable: false };
+    let mut request = Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = if call.post { Method::POST } else { Method::GET };
+    *request.uri_mut() = target.path.parse().map_err(|e| refused(format!("the called URL cannot be sent: {e}")))?;
+    let headers = request.headers_mut();
+    headers.reserve(call.headers.len() + 3);
+    headers.insert(HOST, host);
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION"))));
+    if let Some(userinfo) = target.userinfo {
+        let mut value = HeaderValue::from_str(&basic_auth(userinfo)).map_err(|e| refused(format!("the URL's credentials cannot be sent: {e}")))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    for (name, value) in &call.headers {
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?;
+        if of_the_connection(&parsed) || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE) {
+            continue;
+        }
+        // The usual value needs no copy.
+        let value = match value.as_str() {
+            "application/json" => HeaderValue::from_static("application/json"),
+            other => HeaderValue::from_str(other).map_err(|e| refused(format!("the value of branch header {name:?} cannot be sent: {e}")))?,
+        };
+        headers.insert(parsed, value);
+    }
+    Ok(request)
+}
+
+/// Headers that describe the connection or the framing, which are not a transaction's to set.
+fn of_the_connection(name: &HeaderName) -> bool {
+    *name == HOST
+        || *name == CONTENT_LENGTH
+        || matches!(name.as_str(), "connection" | "transfer-encoding" | "trailer" | "te" | "upgrade" | "expect" | "keep-alive" | "proxy-connection")
+}
+
+/// Reads at most `limit` bytes of a body, and whether that was all of it.
+async fn read(conn: &mut Conn, mut body: Incoming, limit: usize) -> hyper::Result<(Bytes, bool)> {
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    while !body.is_end_stream() {
+        let Some(frame) = conn.frame(&mut body).await else { break };
+        let Ok(data) = frame?.into_data() else { continue };
+        let room = limit - first.len().max(more.len());
+        let whole = data.len() <= room;
+        let data = if whole { data } else { data.slice(..room) };
+        if first.is_empty() && more.is_empty() {
+            first = data;
+        } else {
+            if more.is_empty() {
+                more.extend_from_slice(&first);
+            }
+            more.extend_from_slice(&data);
+        }
+        if !whole {
+            return Ok((if more.is_empty() { first } else { more.freeze() }, false));
+        }
+    }
+    Ok((if more.is_empty() { first } else { more.freeze() }, true))
+}
+
+/// The text of a call that broke off.
+fn broken(host: &str, error: &hyper::Error, answering: bool) -> Failed {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let reset = cause.downcast_ref::<io::Error>().is_some_and(|e| matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
+    let when = if answering { "within its answer" } else { "before it answered" };
+    let text = if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        format!("{host} closed the connection {when}")
+    } else if reset {
+        format!("{host} reset the connection {when}")
+    } else if error.is_parse() {
+        format!("the answer of {host} is no valid HTTP: {cause}")
+    } else {
+        format!("the call to {host} broke off {when}: {cause}")
+    };
+    Failed { text, unreachable: !answering && !error.is_parse() }
+}
+
+fn seconds(limit: Duration) -> String {
+    if limit.subsec_millis() == 0 { format!("{} s", limit.as_secs()) } else { format!("{} ms", limit.as_millis()) }
+}
+
+/// A URL without credentials and query, for the text that says it is unusable.
+fn target_of(url: &str) -> &str {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    url[..end].rsplit_once('@').map_or(&url[..end], |(_, rest)| rest)
+}
+
+fn leave_the_container(url: &str) -> String {
+    const OUTSIDE: &str = "host.docker.internal";
+    url.replacen("localhost", OUTSIDE, 1).replacen("127.0.0.1", OUTSIDE, 1)
+}
