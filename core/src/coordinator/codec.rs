@@ -5,7 +5,7 @@
 
 use super::admit;
 use super::record::{Index, Part, Record, Save};
-use super::transaction::{Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction};
+use super::transaction::{CallId, Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction};
 use crate::branch::{BranchStatus, Op, Protocol, Status, TransType};
 use crate::error::{Error, ErrorKind};
 use crate::gid::Gid;
@@ -172,8 +172,9 @@ impl Transaction {
         Ok(tx)
     }
 
-    /// Reads a record again after a lost race, keeping what `self`, its driver, knows: calls in flight and what was started.
-    pub fn reload(&self, record: &Record, policy: &Policy) -> Result<Transaction, Error> {
+    /// Reads a record again after a lost race, keeping what `self`, its driver, knows: calls in flight and what was started. Results
+    /// that no durable save holds are to be stepped again; until then their calls, `unsaved`, count as in flight.
+    pub fn reload(&self, record: &Record, policy: &Policy, unsaved: impl IntoIterator<Item = CallId>) -> Result<Transaction, Error> {
         let mut tx = decode(record, policy)?;
         for (row, old) in tx.rows.iter_mut().zip(&self.rows) {
             row.live.calling = old.live.calling;
@@ -181,6 +182,16 @@ impl Transaction {
             row.state.started |= old.state.started;
         }
         tx.live.root_calling = self.live.root_calling;
+        for id in unsaved {
+            match id {
+                CallId::Root => tx.live.root_calling = true,
+                CallId::Row(i) => {
+                    if let Some(row) = tx.rows.get_mut(i) {
+                        row.live.calling = true;
+                    }
+                }
+            }
+        }
         tx.live.unsure_until = self.live.unsure_until;
         tx.live.built = self.live.built;
         tx.live.acked = self.live.built;

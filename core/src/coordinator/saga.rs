@@ -208,8 +208,13 @@ fn forward(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
                     await_durable(tx, fx, action_row(*bb));
                 }
             }
-            again |= call_row(tx, env, fx, i);
-            tx.rows[i].state.started = true;
+            if call_row(tx, env, fx, i) {
+                again = true;
+            } else {
+                let row = &mut tx.rows[i];
+                row.live.first = !row.state.started;
+                row.state.started = true;
+            }
         }
     }
     if (0..steps).all(|k| status(tx, k) == BranchStatus::Succeed) {

@@ -153,6 +153,8 @@ pub struct RowLive {
     pub calling: bool,
     /// A call of an earlier process may still be on its way (rules.md 1.4).
     pub unsure: bool,
+    /// The call on its way is the first one that was ever started.
+    pub first: bool,
     /// The save that holds its success, 0 for one that was loaded.
     pub seq: u64,
 }
@@ -318,6 +320,26 @@ impl Transaction {
     /// The decision row of a workflow, if it was registered (rules.md 2.7).
     pub fn decision_row(&self) -> Option<&Row> {
         self.rows.iter().find(|r| r.op == Op::DECISION)
+    }
+
+    /// Asks to be looked at by then, although nothing of its own is due: it waits for a free slot.
+    pub fn look_by(&mut self, at: Millis) {
+        self.live.wake_at = Some(self.live.wake_at.map_or(at, |w| w.min(at)));
+    }
+
+    /// Takes back a call that was asked for and not sent: it has not been started.
+    pub fn withdraw(&mut self, id: CallId) {
+        match id {
+            CallId::Root => self.live.root_calling = false,
+            CallId::Row(i) => {
+                if let Some(row) = self.rows.get_mut(i) {
+                    row.live.calling = false;
+                    if row.live.first {
+                        row.state.started = false;
+                    }
+                }
+            }
+        }
     }
 
     pub(crate) fn progress(&self) -> impl Iterator<Item = &RowState> {

@@ -1,0 +1,68 @@
+//! What reaches a driver from outside.
+
+use amends::Error;
+use amends::coordinator::Request;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, oneshot};
+
+/// Where a request's answer goes.
+pub(super) type Answer = oneshot::Sender<Result<(), Error>>;
+
+/// A message to a driver.
+pub(super) enum Message {
+    /// A request.
+    Ask {
+        /// What is asked.
+        request: Request,
+        /// Whether the answer is that of the whole transaction.
+        wait: bool,
+        /// Where the answer goes.
+        answer: Answer,
+    },
+    /// Look: a slot is free, or the due time has come.
+    Wake,
+}
+
+/// The messages of one driver.
+pub(super) struct Mailbox {
+    queue: Mutex<VecDeque<Message>>,
+    /// Rung once for every message, and at shutdown.
+    pub(super) bell: Notify,
+}
+
+impl Mailbox {
+    pub(super) fn new(first: Option<Message>) -> Mailbox {
+        Mailbox { queue: Mutex::new(first.into_iter().collect()), bell: Notify::new() }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Message>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn post(&self, message: Message) {
+        self.queue().push_back(message);
+        self.bell.notify_one();
+    }
+
+    pub(super) fn wake(&self) {
+        self.bell.notify_one();
+    }
+
+    pub(super) fn take(&self) -> Option<Message> {
+        self.queue().pop_front()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue().is_empty()
+    }
+
+    /// Answers every request in it with this error.
+    pub(super) fn refuse(&self, error: &Error) {
+        while let Some(message) = self.take() {
+            if let Message::Ask { answer, .. } = message {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Due times: claims in bulk what is due, as far as there is room, and sleeps until the next is.
+
+use super::Engine;
+use super::driver::Start;
+use super::mailbox::Message;
+use amends::Millis;
+use amends::coordinator::Request;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+
+/// Claimed at a time.
+const BATCH: usize = 256;
+/// Content claimed at a time, bytes.
+const BATCH_BYTES: usize = 64 << 20;
+/// Longest sleep, so that a missed hint is repaired.
+const NAP_MS: Millis = 30_000;
+/// Over how long the transactions that waited for a host are spread when it answers again (rules.md 4.5).
+const SPREAD: Duration = Duration::from_secs(3);
+/// How many are re-armed when a host answers again; the rest follows its own due times.
+const REARMED: usize = 10_000;
+
+/// Tells the timer's task what it should know.
+#[derive(Default)]
+pub(super) struct Timer {
+    bell: Notify,
+    /// When the task means to wake up.
+    until: AtomicI64,
+    stopped: AtomicBool,
+}
+
+impl Timer {
+    /// Something is due at this time.
+    pub(super) fn hint(&self, due: Millis) {
+        if due < self.until.load(Ordering::SeqCst) {
+            self.bell.notify_one();
+        }
+    }
+
+    /// There is room for more drivers.
+    pub(super) fn room(&self) {
+        self.bell.notify_one();
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.bell.notify_one();
+    }
+}
+
+pub(super) async fn run(engine: Arc<Engine>) {
+    let timer = &engine.timer;
+    while !timer.stopped.load(Ordering::SeqCst) {
+        // Hints that come while it claims ring the bell.
+        timer.until.store(Millis::MAX, Ordering::SeqCst);
+        let now = engine.now();
+        let room = engine.in_flight_max.saturating_sub(engine.driven());
+        let mut until = now + NAP_MS;
+        if room > 0 {
+            match engine.store.claim_due(now, room.min(BATCH), BATCH_BYTES).await {
+                Ok(claimed) => {
+                    let full = !claimed.records.is_empty();
+                    for record in claimed.records {
+                        let gid = record.gid.clone();
+                        let mut drivers = engine.drivers();
+                        match drivers.get(&gid) {
+                            Some(mailbox) => mailbox.post(Message::Wake),
+                            None => engine.spawn(&mut drivers, gid, Start::Claimed(Box::new(record)), None),
+                        }
+                    }
+                    if full {
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    until = until.min(claimed.next_due.unwrap_or(until));
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, "due transactions could not be claimed");
+                    until = now + 1_000;
+                }
+            }
+        }
+        timer.until.store(until, Ordering::SeqCst);
+        let pause = Duration::from_millis(u64::try_from(until - engine.now()).unwrap_or(0).max(1));
+        tokio::select! {
+            () = timer.bell.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// A host answers again: what failed on it is due, spread over a few seconds.
+pub(super) async fn host_back(engine: Arc<Engine>, host: String) {
+    let gids = match engine.store.failing(&host, REARMED).await {
+        Ok(gids) => gids,
+        Err(e) => return tracing::warn!(%host, error = %e, "what waits for this host could not be found"),
+    };
+    if gids.is_empty() {
+        return;
+    }
+    tracing::info!(%host, transactions = gids.len(), "answers again");
+    let pause = SPREAD / gids.len() as u32;
+    for gid in gids {
+        if engine.stopping() {
+            return;
+        }
+        let (answer, _) = oneshot::channel();
+        engine.post(&gid, Message::Ask { request: Request::HostBack(host.clone()), wait: false, answer });
+        tokio::time::sleep(pause).await;
+    }
+}
