@@ -280,7 +280,8 @@ fn broken(host: &str, error: &hyper::Error, answering: bool) -> Failed {
     }
     let reset = cause.downcast_ref::<io::Error>().is_some_and(|e| matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
     let when = if answering { "within its answer" } else { "before it answered" };
-    let text = if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+    let ended = cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
+    let text = if ended || error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
         format!("{host} closed the connection {when}")
     } else if reset {
         format!("{host} reset the connection {when}")

@@ -155,7 +155,7 @@ impl Slots {
     pub fn try_acquire(&self, host: &str, gid: &Gid) -> Acquire {
         let mut inner = self.lock();
         let host = inner.host(host);
-        if inner.take_reserved(&host, gid) || inner.enqueue_or_take(&host, gid) {
+        if inner.take_reserved(&host, gid) || inner.take_or_enqueue(&host, gid) {
             inner.calls += 1;
             return Acquire::Granted(Permit { slots: self.clone(), host, released: false });
         }
@@ -223,18 +223,24 @@ impl Inner {
         name
     }
 
-    fn take_reserved(&mut self, host: &Arc<str>, gid: &Gid) -> bool {
+    fn take_reserved(&mut self, name: &Arc<str>, gid: &Gid) -> bool {
         let Some(hosts) = self.reserved.get_mut(gid) else { return false };
-        let Some(i) = hosts.iter().position(|h| h == host) else { return false };
+        let Some(i) = hosts.iter().position(|h| h == name) else { return false };
         hosts.swap_remove(i);
         if hosts.is_empty() {
             self.reserved.remove(gid);
         }
-        true
+        if self.hosts.get(name).is_some_and(|h| h.used <= h.limit(&self.limits)) {
+            return true;
+        }
+        // The host stopped answering since: there is only room for probes now.
+        self.free(name);
+        self.hand_out();
+        false
     }
 
     /// Takes a slot if one is free and nobody was first; else queues.
-    fn enqueue_or_take(&mut self, name: &Arc<str>, gid: &Gid) -> bool {
+    fn take_or_enqueue(&mut self, name: &Arc<str>, gid: &Gid) -> bool {
         let Inner { limits, hosts, used, global, ticket, .. } = self;
         let Some(host) = hosts.get_mut(name) else { return false };
         if host.waiting.contains_key(gid) {
@@ -291,7 +297,7 @@ impl Inner {
             let Some(host) = self.hosts.get_mut(&name) else { continue };
             host.in_global -= 1;
             if host.used >= host.limit(&self.limits) {
-                // It stopped answering since: there is only room for probes now.
+                // As in take_reserved.
                 host.queue.insert(ticket, gid);
                 continue;
             }

@@ -1,0 +1,240 @@
+//! The HTTP/1.1 listener: hyper directly, for this is the hot path. Knows nothing of routes.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+/// How long a client may take to send the head of its next request, waiting between requests included: longer than the 90 s that clients'
+/// pools usually keep a connection, so that a client never sends into a close.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pause after a failed accept: descriptors may be free again then.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Failed accepts are logged at most this often.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
+/// How long the rest of a body that is too large is read, so that the client sees the answer and not a broken connection.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// What connections are told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Draining,
+    Ended,
+}
+
+/// Answers requests until `shutdown` resolves. Then it stops accepting, closes idle connections, lets busy ones finish their request for
+/// at most `grace`, and returns; what is left after that is cut off.
+///
+/// A client that disconnects cancels the handler's future. What must not be cancelled with it, the handler spawns itself. A handler that
+/// panics ends its connection and nothing else.
+///
+/// Accept errors (no descriptors left, a connection gone before it was accepted) are logged, at most one line in ten seconds, and never
+/// end the loop.
+pub async fn serve<H, F>(listener: TcpListener, shutdown: impl Future<Output = ()>, grace: Duration, handler: H)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let (phase, _) = watch::channel(Phase::Open);
+    // Every connection holds a sender; when the last is dropped, all have ended.
+    let (open, mut all_ended) = mpsc::channel::<Infallible>(1);
+    let mut log = RateLimit::default();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, phase.subscribe(), open.clone(), handler.clone()));
+            }
+            Err(e) if of_one_client(&e) => {}
+            Err(e) => {
+                if let Some(times) = log.line(Instant::now()) {
+                    tracing::warn!(error = %e, times, "cannot accept connections; trying again");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    () = &mut shutdown => break,
+                }
+            }
+        }
+    }
+    drop((listener, open));
+    phase.send_replace(Phase::Draining);
+    if tokio::time::timeout(grace, all_ended.recv()).await.is_err() {
+        phase.send_replace(Phase::Ended);
+        all_ended.recv().await;
+    }
+}
+
+async fn connection<H, F>(stream: TcpStream, mut phase: watch::Receiver<Phase>, _open: mpsc::Sender<Infallible>, handler: H)
+where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
+    // Answers are small and awaited; a socket that refuses the option is already closed.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| {
+        let answer = handler(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let mut draining = false;
+    loop {
+        let told = async {
+            // The sender lives until all connections have ended.
+            phase.wait_for(|now| *now == Phase::Ended || *now == Phase::Draining && !draining).await.map_or(Phase::Ended, |now| *now)
+        };
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(e) = ended {
+                    tracing::debug!(error = %e, "connection ended");
+                }
+                return;
+            }
+            told = told => match told {
+                Phase::Draining => {
+                    connection.as_mut().graceful_shutdown();
+                    draining = true;
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Errors of accept that concern only the connection that would have been accepted.
+fn of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+/// Lets one log line through per [`LOG_PAUSE`], with the number of events since the last.
+#[derive(Default)]
+struct RateLimit {
+    last: Option<Instant>,
+    events: u64,
+}
+
+impl RateLimit {
+    fn line(&mut self, now: Instant) -> Option<u64> {
+        self.events += 1;
+        if self.last.is_some_and(|last| now.duration_since(last) < LOG_PAUSE) {
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.events))
+    }
+}
+
+/// Why a body was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It has more bytes than the limit. Answered as 413 (rules.md 2.1).
+    #[error("the request body is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The client went away or sent what is no HTTP body; nobody may be there to answer.
+    #[error("the request body broke off")]
+    Broken,
+}
+
+/// Reads a request's body of at most `limit` bytes. A body that came in one piece is not copied.
+///
+/// Of one that is too large, up to twice the limit is read on and dropped first (for at most 5 s), unless it announces more than that: a
+/// client that is still sending would otherwise find its connection broken instead of the answer.
+pub async fn read_body<B: Body<Data = Bytes> + Unpin>(mut body: B, limit: usize) -> Result<Bytes, BodyError> {
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        if announced <= 2 * limit as u64 {
+            drain(&mut body, 2 * limit).await;
+        }
+        return Err(BodyError::TooLarge { limit });
+    }
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while !body.is_end_stream() {
+        let Some(frame) = body.frame().await else { break };
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let so_far = first.len().max(rest.len());
+        if data.len() > limit - so_far {
+            drain(&mut body, 2 * limit).await;
+            return Err(BodyError::TooLarge { limit });
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.reserve(announced as usize);
+            rest.extend_from_slice(&first);
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Reads and drops up to about `most` bytes of a body.
+async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B, most: usize) {
+    let mut seen = 0;
+    let rest = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > most {
+                return;
+            }
+        }
+    };
+    // Either way the answer is the same.
+    let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+}
+
+/// An answer with a JSON body, as DTM's clients expect it (dtm-server.md 4.1).
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_in_ten_seconds_that_counts_the_others() {
+        let mut log = RateLimit::default();
+        let start = Instant::now();
+        assert_eq!(log.line(start), Some(1));
+        assert_eq!(log.line(start + Duration::from_secs(1)), None);
+        assert_eq!(log.line(start + Duration::from_secs(9)), None);
+        assert_eq!(log.line(start + Duration::from_secs(10)), Some(3));
+    }
+
+    #[test]
+    fn only_a_lost_client_is_passed_over() {
+        assert!(of_one_client(&io::ErrorKind::ConnectionAborted.into()));
+        assert!(!of_one_client(&io::Error::from_raw_os_error(24)));
+    }
+}

@@ -1,0 +1,3 @@
+//! What clients talk to.
+
+pub mod listen;
