@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use super::{EXIT_CODES, Exit, Failure};
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, StoreKind};
 use crate::coordinator::Coordinator;
 use crate::telemetry;
 use std::path::PathBuf;
@@ -75,7 +75,10 @@ impl Serve {
 async fn serve(config: Config) -> Result<(), Failure> {
     let failed = |error: String| Failure::new(Exit::Failed, error);
     let mut signals = Signals::new().map_err(|error| failed(error.to_string()))?;
-    let store = config.store;
+    let data = match config.store {
+        StoreKind::Embedded => config.data.display().to_string(),
+        StoreKind::Memory => "in memory: gone when this process ends".to_owned(),
+    };
     let coordinator = tokio::select! {
         started = Coordinator::builder().config(config).start() => {
             started.map_err(|error| failed(error.to_string()))?
@@ -83,7 +86,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
         name = signals.next() => return Err(failed(format!("stopped by {name} before it was ready"))),
     };
     let address = coordinator.http_addr();
-    tracing::info!(%address, ?store, version = env!("CARGO_PKG_VERSION"), "ready on http://{address}");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(%address, data, version, "ready on http://{address}");
     tokio::select! {
         error = coordinator.fatal() => return Err(failed(error)),
         name = signals.next() => tracing::info!("{name}: stopping; once more to stop at once"),

@@ -127,7 +127,7 @@ pub(super) fn read(path: &Path, text: &str, draft: &mut Draft) -> Result<File, C
             path: path.to_owned(),
             line: error.location().map(|location| location.line()),
             format: "YAML",
-            message: first_line(&error.without_snippet().to_string()),
+            message: what_is_wrong(&error),
         })?;
     let origin = || Origin::File(path.to_owned());
     // DTM listens on all interfaces and has no setting for it; its file must keep meaning that (rules.md 6.3).
@@ -283,20 +283,18 @@ fn take(
 
 /// The value in the shape in which DTM reads it: no quoted numbers, while a text may be written without quotes.
 fn shaped(key: &str, shape: Shape, value: Value, origin: &Origin) -> Result<Value, ConfigError> {
-    let kind = Kind::Int {
-        min: 0,
-        max: i64::MAX as u64,
+    let wrong = |value: String, allowed: &str| ConfigError::Value {
+        key: key.to_owned(),
+        value,
+        allowed: allowed.to_owned(),
+        origin: origin.clone(),
     };
     match (shape, &value) {
         (Number, Value::Number(_)) | (Text, Value::String(_)) => Ok(value),
         (Text, Value::Number(_) | Value::Bool(_)) => Ok(value.to_string().into()),
-        (Number, _) => Err(wrong_value(kind, &value, key, origin.clone())),
-        (Text, _) => Err(ConfigError::Value {
-            key: key.to_owned(),
-            value: value.to_string(),
-            allowed: "a text".to_owned(),
-            origin: origin.clone(),
-        }),
+        (Number, _) => Err(wrong(value.to_string(), "a whole number, without quotes")),
+        // A list; its content may be secret.
+        (Text, _) => Err(wrong("[…]".to_owned(), "a text")),
     }
 }
 
@@ -329,8 +327,21 @@ fn leaves(document: Value, path: &Path) -> Result<Vec<(String, Value)>, ConfigEr
     Ok(found)
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+fn what_is_wrong(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+            format!(
+                "the key {} is there twice",
+                key.as_deref().unwrap_or_default()
+            )
+        }
+        other => {
+            let text = other.to_string();
+            // The place is told apart, and only one line is wanted.
+            let line = text.lines().next().unwrap_or_default();
+            line.split(" at line ").next().unwrap_or(line).to_owned()
+        }
+    }
 }
 
 /// DTM's name of a setting, if its value came from a file or variable of DTM.

@@ -80,7 +80,7 @@ impl Kind {
     pub fn show(self, value: &Value) -> String {
         match (self, value.as_str()) {
             (_, Some("")) => "\"\"".to_owned(),
-            (Kind::Token, Some(_)) => "***".to_owned(),
+            (Kind::Token, _) => "***".to_owned(),
             (Kind::Url, Some(url)) => match url.parse::<http::Uri>() {
                 Ok(uri) => match (uri.scheme_str(), uri.host()) {
                     (Some(scheme), Some(host)) => format!("\"{scheme}://{host}/***\""),
