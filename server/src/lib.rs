@@ -1,5 +1,15 @@
-//! The coordinator of Amends.
+//! The coordinator of Amends: a thin shell of I/O around [`amends::coordinator`].
 
+pub mod alert;
 pub mod api;
+pub mod cli;
+pub mod config;
+pub mod coordinator;
 pub mod dispatch;
+pub mod engine;
+pub mod metrics;
 pub mod store;
+pub mod telemetry;
+pub mod topics;
+
+pub use coordinator::Coordinator;

@@ -1,2 +1,7 @@
 //! The coordinator binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    amends_server::cli::run(std::env::args_os())
+}

@@ -1,0 +1,129 @@
+//! `amends serve`: the server as a process.
+
+use super::settings::Settings;
+use super::{EXIT_CODES, Exit, Failure};
+use crate::config::{Config, Environment, StoreKind};
+use crate::coordinator::Coordinator;
+use crate::telemetry;
+use std::path::PathBuf;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+const HELP: &str = "\
+Examples:
+  amends serve
+  amends serve --data /var/lib/amends --http-port 8080
+  amends serve -c amends.toml -d
+  AMENDS_OPERATOR_TOKEN=... amends serve --listen 0.0.0.0
+  amends serve --store memory --http-port 0     for tests; the log says which port it took
+
+Settings: defaults < file < environment < flags; `amends config` shows the result. Every key of the
+file is also an environment variable (http_port is AMENDS_HTTP_PORT); DTM's names work too.
+AMENDS_LOG takes a finer log filter, such as amends_server=debug,info.
+
+SIGINT or SIGTERM: stops accepting, lets calls end, exits with 0. A second one: exits at once with 1.";
+
+/// Start a server
+#[derive(clap::Args)]
+#[command(after_long_help = format!("{HELP}\n\n{EXIT_CODES}"))]
+pub(super) struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Serve {
+    /// What `dtm -c FILE` means.
+    pub(super) fn of_file(file: Option<PathBuf>, debug: bool) -> Serve {
+        Serve {
+            settings: Settings::of_file(file, debug),
+        }
+    }
+
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let environment = Environment::of_process();
+        let usage = |error: String| Failure::new(Exit::Usage, error);
+        let filter = environment
+            .get("AMENDS_LOG")
+            .map_err(|error| usage(error.to_string()))?;
+        let filter = filter.map(str::to_owned);
+        let loaded = self.settings.load(environment)?;
+        let config = loaded.config;
+        telemetry::init(config.log_level, config.log_format, filter.as_deref())
+            .map_err(|error| usage(error.to_string()))?;
+        for note in &loaded.notes {
+            tracing::warn!("configuration: {note}");
+        }
+        if config.open_to_the_network() {
+            tracing::warn!(
+                listen = %config.listen,
+                "everybody who reaches this address can stop and delete transactions: set operator_token"
+            );
+        }
+        let failed = |error: std::io::Error| Failure::new(Exit::Failed, error.to_string());
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        runtime.enable_all();
+        if config.worker_threads > 0 {
+            runtime.worker_threads(config.worker_threads);
+        }
+        let runtime = runtime.build().map_err(failed)?;
+        let ended = runtime.block_on(serve(config));
+        // What still runs here was told to stop and had its time.
+        runtime.shutdown_background();
+        ended
+    }
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let failed = |error: String| Failure::new(Exit::Failed, error);
+    let mut signals = Signals::new().map_err(|error| failed(error.to_string()))?;
+    let data = match config.store {
+        StoreKind::Embedded => config.data.display().to_string(),
+        StoreKind::Memory => "in memory: gone when this process ends".to_owned(),
+    };
+    let coordinator = tokio::select! {
+        started = Coordinator::builder().config(config).start() => {
+            started.map_err(|error| failed(error.to_string()))?
+        }
+        name = signals.next() => return Err(failed(format!("stopped by {name} before it was ready"))),
+    };
+    let address = coordinator.http_addr();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(%address, data, version, "ready on http://{address}");
+    tokio::select! {
+        error = coordinator.fatal() => return Err(failed(error)),
+        name = signals.next() => tracing::info!("{name}: stopping; once more to stop at once"),
+    }
+    let second = tokio::select! {
+        () = coordinator.shutdown() => None,
+        name = signals.next() => Some(name),
+    };
+    let Some(name) = second else {
+        tracing::info!("stopped");
+        return Ok(());
+    };
+    // Dropping it could wait for the store's writer; the operator asked for at once.
+    let _never_dropped = std::mem::ManuallyDrop::new(coordinator);
+    Err(failed(format!(
+        "stopped at once by a second {name}; unfinished work is taken up at the next start"
+    )))
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
