@@ -1,5 +1,6 @@
 //! Request and reply bodies, and nothing else.
 
 pub mod call;
+pub mod http;
 pub mod jsonrpc;
 pub mod request;
