@@ -2,12 +2,13 @@
 //! rule 3): a save is queued at once, calls and answers wait until the saves they rest on are durable.
 
 use super::mailbox::{Answer, Mailbox, Message};
-use super::{Engine, store_error};
-use crate::store::{Created, Saved, StoreError};
+use super::Engine;
+use crate::store::{Created, Saved, StoreError, store_error};
 use amends::coordinator::record::Record;
 use amends::coordinator::{Call, CallId, Effects, Input, Request, Transaction, Wait, When, step};
+use amends::branch::ROOT_BRANCH;
 use amends::wire::call::{HttpCall, Target, host};
-use amends::{Error, ErrorKind, Gid, Millis, Outcome, Status, TransType};
+use amends::{Error, ErrorKind, Gid, Millis, Op, Outcome, Status, TransType};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
@@ -60,8 +61,7 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
             Ok(()) => panics = 0,
             Err(panic) => {
                 panics += 1;
-                engine.metrics.panicked();
-                tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
+                        tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
                 if panics > 1 {
                     mailbox.refuse(&Error::new(ErrorKind::Internal, "internal error, see the server's log"));
                     tokio::time::sleep(Duration::from_millis(engine.policy.retry_interval.max(0) as u64)).await;
@@ -531,10 +531,10 @@ impl<'e> Driver<'e> {
     fn observe(&self, id: CallId, outcome: &Outcome) {
         let tx = &self.tx;
         let (branch_id, op) = match id {
-            CallId::Root => (amends::branch::ROOT_BRANCH, None),
-            CallId::Row(i) => (tx.rows()[i].branch_id.as_str(), Some(&tx.rows()[i].op)),
+            // A callback's operation is its workflow's name: one label for all of them.
+            CallId::Root => (ROOT_BRANCH, &Op::MSG),
+            CallId::Row(i) => (tx.rows()[i].branch_id.as_str(), &tx.rows()[i].op),
         };
-        let op = op.map_or("query", |op| op.as_str());
         self.engine.metrics.branch(tx.trans_type(), branch_id, op, outcome);
         if let Outcome::Error(text) | Outcome::Failure(text) = outcome {
             let text = amends::limits::cut(text, 300);

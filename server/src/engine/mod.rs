@@ -10,7 +10,7 @@ mod timer;
 use crate::alert::Alerts;
 use crate::dispatch::{Slots, Transport};
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, store_error};
 use crate::telemetry::LogLimiter;
 use crate::topics::Topics;
 use amends::coordinator::{Env, Transaction};
@@ -231,13 +231,5 @@ impl Engine {
         // It is not driven from this copy: nothing is to be marked on it.
         record.exact = true;
         Transaction::load(&record, self.now(), &self.policy).map(Some)
-    }
-}
-
-/// A store's error as a caller sees it (rules.md 2.1).
-pub fn store_error(e: &StoreError) -> Error {
-    match e {
-        StoreError::Full(_) | StoreError::Unavailable(_) => Error::new(ErrorKind::Unavailable, e.to_string()),
-        StoreError::Fatal(_) => Error::new(ErrorKind::Internal, e.to_string()),
     }
 }

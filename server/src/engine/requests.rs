@@ -2,8 +2,8 @@
 
 use super::driver::{Start, resubmit};
 use super::mailbox::{Answer, Message};
-use super::{Engine, store_error};
-use crate::store::{Append, Appended, Created, Filter};
+use super::Engine;
+use crate::store::{Append, Appended, Created, Filter, store_error};
 use amends::coordinator::{Input, Request, Transaction, admit, refused, step};
 use amends::wire::request::{BranchRequest, GlobalRequest};
 use amends::{Error, ErrorKind, Gid, Millis, Options, Status, TransType};
