@@ -1,5 +1,9 @@
 //! The store trait (architecture 5): batch-first and small. Each implementation turns concurrent calls into group commits by itself.
 
+mod due;
+pub mod embedded;
+pub mod memory;
+
 use amends::coordinator::record::{Index, Part, Record, RowKey, Save};
 use amends::{Gid, Millis, Status, TransType};
 use futures_util::future::BoxFuture;
@@ -163,15 +167,26 @@ pub trait Store: Send + Sync + 'static {
     /// host recovers.
     fn failing(&self, host: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Gid>>>;
     /// Records by gid from after `position`, at most `limit`.
-    fn list(&self, filter: Filter, position: Option<String>, limit: usize) -> BoxFuture<'_, Result<Page>>;
+    fn list(
+        &self,
+        filter: Filter,
+        position: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page>>;
     /// One value.
     fn kv_get(&self, cat: &str, key: &str) -> BoxFuture<'_, Result<Option<Kv>>>;
     /// Writes a value if its stored version is `base` (0: it must not exist). `false` if it is another one.
-    fn kv_put(&self, cat: &str, key: &str, value: String, base: u64) -> BoxFuture<'_, Result<bool>>;
+    fn kv_put(&self, cat: &str, key: &str, value: String, base: u64)
+    -> BoxFuture<'_, Result<bool>>;
     /// Deletes a value; `false` if there was none.
     fn kv_delete(&self, cat: &str, key: &str) -> BoxFuture<'_, Result<bool>>;
     /// Values of a category (all if empty) in order, from after `position`.
-    fn kv_list(&self, cat: &str, position: Option<String>, limit: usize) -> BoxFuture<'_, Result<(Vec<Kv>, Option<String>)>>;
+    fn kv_list(
+        &self,
+        cat: &str,
+        position: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<(Vec<Kv>, Option<String>)>>;
     /// Renews this node's lease and returns its epoch.
     fn heartbeat(&self) -> BoxFuture<'_, Result<u64>>;
     /// Gives up the lease: what this node still holds may be claimed by others.
@@ -190,4 +205,40 @@ pub trait Store: Send + Sync + 'static {
 /// The index of a record that ended has no due time, that of every other one has (architecture, rule 6).
 pub fn index_is_sound(index: &Index) -> bool {
     index.status.is_final() == index.due.is_none()
+}
+
+impl Filter {
+    fn matches(&self, index: &Index) -> bool {
+        self.status.is_none_or(|status| status == index.status)
+            && self
+                .trans_type
+                .is_none_or(|trans_type| trans_type == index.trans_type)
+            && self.created_from.is_none_or(|from| from <= index.created)
+            && self.created_to.is_none_or(|to| index.created <= to)
+    }
+}
+
+/// What a record weighs against the byte bound of [`Store::claim_due`].
+fn content_bytes(record: &Record) -> usize {
+    record
+        .parts
+        .iter()
+        .fold(record.state.len(), |sum, part| sum + part.bytes.len())
+}
+
+/// The position after a value in [`Store::kv_list`]: a category may hold any character, so its length stands first.
+fn kv_position(cat: &str, key: &str) -> String {
+    format!("{}:{cat}{key}", cat.len())
+}
+
+fn parse_kv_position(position: &str) -> Option<(&str, &str)> {
+    let (length, rest) = position.split_once(':')?;
+    rest.split_at_checked(length.parse().ok()?)
+}
+
+/// A mutex whose holder panicked is still used: every change under these locks is complete or the store has failed for good.
+fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

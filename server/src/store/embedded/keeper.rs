@@ -1,0 +1,47 @@
+//! A thread that looks after the store about once a second: how much room the disk has, and that the next bucket is there in time.
+
+use super::shared::Shared;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until the other end of `stop` is gone.
+pub(super) fn run(shared: &Shared, stop: &Receiver<()>) {
+    while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+        look_for_room(shared);
+        if let Err(error) = shared.buckets.ensure(shared.now()) {
+            shared.fail(format!("a bucket could not be created: {error}"));
+            return;
+        }
+    }
+}
+
+/// Notes whether the disk has room for writes.
+pub(super) fn look_for_room(shared: &Shared) {
+    let full = match free_bytes(&shared.path) {
+        Ok(free) => free < shared.reserve,
+        Err(error) => {
+            tracing::warn!(%error, "cannot tell how much space is free; writes go on");
+            false
+        }
+    };
+    if shared.full.swap(full, Ordering::Relaxed) != full {
+        let reserve_mib = shared.reserve >> 20;
+        if full {
+            tracing::error!(
+                reserve_mib,
+                "disk_full: writes are refused until there is room again"
+            );
+        } else {
+            tracing::info!(reserve_mib, "there is room again: writes are taken");
+        }
+    }
+}
+
+fn free_bytes(path: &Path) -> std::io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,224 @@
+//! Opening a data folder: who holds it, whether it is ours, whether it is whole; then the index in memory.
+//!
+//! Layout: `amends.lock` (locked while a process has the folder open, holds its pid) · `format` (what wrote it) · `fjall/` (the data).
+
+use super::super::due::{DueIndex, Holding};
+use super::buckets::{self, Buckets, by_id};
+use super::codec;
+use super::journal;
+use super::shared::{Place, Shared};
+use super::{EmbeddedOptions, OpenError};
+use fjall::Database;
+use std::any::Any;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+pub(super) const LOCK: &str = "amends.lock";
+pub(super) const FORMAT: &str = "format";
+pub(super) const DATA: &str = "fjall";
+/// The first line of the file `format`.
+const FORMAT_LINE: &str = "amends data folder, format 1";
+/// What a mount point may hold beside ours.
+const FOREIGN_OK: &str = "lost+found";
+
+const CACHE_BYTES: u64 = 64 << 20;
+const JOURNALS_BYTES: u64 = 256 << 20;
+
+/// Opens or creates a folder.
+pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
+    let EmbeddedOptions {
+        path,
+        data_expire_ms,
+        reserve_bytes,
+        clock,
+    } = options;
+    std::fs::create_dir_all(&path).map_err(|source| OpenError::io(&path, source))?;
+    let lock = lock(&path)?;
+    if !is_ours(&path)? {
+        create_format(&path).map_err(|source| OpenError::io(&path, source))?;
+    }
+    let data = path.join(DATA);
+    finish_creation(&data).map_err(|source| OpenError::io(&data, source))?;
+    if data.exists() {
+        journal::repair(&data)
+            .map_err(|source| OpenError::io(&data, source))?
+            .map_err(|detail| OpenError::damaged(&path, detail))?;
+    }
+    let db = open_fjall(&path, &data, 2)?;
+    let keyspace = |name| {
+        db.keyspace(name, buckets::keyspace_options)
+            .map_err(|error| OpenError::fjall(&path, &error))
+    };
+    let keyspaces = [keyspace("live")?, keyspace("kv")?, keyspace("meta")?];
+    let buckets = Buckets::open(db.clone(), data_expire_ms)
+        .map_err(|error| OpenError::fjall(&path, &error))?;
+    let buckets = buckets.map_err(|detail| OpenError::damaged(&path, detail))?;
+    buckets
+        .ensure(clock())
+        .map_err(|error| OpenError::fjall(&path, &error))?;
+    let index = rebuild(&path, &keyspaces[0], &buckets)?;
+    Ok(Shared::new(
+        path,
+        clock,
+        reserve_bytes,
+        db,
+        keyspaces,
+        buckets,
+        index,
+        lock,
+    ))
+}
+
+/// Takes the folder for this process.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let file = path.join(LOCK);
+    let io = |source| OpenError::io(&file, source);
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&file)
+        .map_err(io)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(OpenError::Held {
+                path: path.to_owned(),
+                pid: holder(&mut lock),
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(io(source)),
+    }
+    let pid = format!("{}\n", std::process::id());
+    lock.set_len(0)
+        .and_then(|()| lock.rewind())
+        .and_then(|()| lock.write_all(pid.as_bytes()))
+        .map_err(io)?;
+    Ok(lock)
+}
+
+/// The pid in a lock file that somebody else has locked.
+pub(super) fn holder(lock: &mut File) -> String {
+    let mut pid = String::new();
+    let read = lock.rewind().and_then(|()| lock.read_to_string(&mut pid));
+    let pid = pid.trim();
+    if read.is_ok() && !pid.is_empty() {
+        pid.to_owned()
+    } else {
+        "unknown".to_owned()
+    }
+}
+
+/// Whether the folder has our format; `false` if it is new.
+pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
+    let file = path.join(FORMAT);
+    match std::fs::read_to_string(&file) {
+        Ok(format) if format.lines().next() == Some(FORMAT_LINE) => return Ok(true),
+        Ok(format) if !format.is_empty() => {
+            let found = format.lines().next().unwrap_or_default().to_owned();
+            return Err(OpenError::Format {
+                path: path.to_owned(),
+                found,
+            });
+        }
+        // An empty one is left by a power cut just after the folder was created.
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(OpenError::io(&file, source)),
+    }
+    let entries = std::fs::read_dir(path).map_err(|source| OpenError::io(path, source))?;
+    for entry in entries {
+        let name = entry
+            .map_err(|source| OpenError::io(path, source))?
+            .file_name();
+        if name != LOCK && name != FOREIGN_OK {
+            return Err(OpenError::NotOurs {
+                path: path.to_owned(),
+                found: name.to_string_lossy().into_owned(),
+            });
+        }
+    }
+    Ok(false)
+}
+
+fn create_format(path: &Path) -> std::io::Result<()> {
+    let mut format = File::create(path.join(FORMAT))?;
+    writeln!(format, "{FORMAT_LINE}")?;
+    format.sync_all()?;
+    File::open(path)?.sync_all()
+}
+
+/// When fjall creates a folder it writes its version marker before it puts anything in. A folder without marker, keyspaces and anything
+/// in its journal was never used: a crash interrupted its creation, and it is created again.
+fn finish_creation(data: &Path) -> std::io::Result<()> {
+    if !data.exists() || data.join("version").exists() {
+        return Ok(());
+    }
+    let keyspaces = data.join("keyspaces");
+    let mut used = keyspaces.exists() && std::fs::read_dir(keyspaces)?.next().is_some();
+    for journal in journal::journals(data)? {
+        used |= std::fs::read(journal)?.iter().any(|byte| *byte != 0);
+    }
+    if used {
+        Ok(())
+    } else {
+        std::fs::remove_dir_all(data)
+    }
+}
+
+/// fjall panics on some damage; to whoever starts the server that is the same as an error.
+pub(super) fn open_fjall(path: &Path, data: &Path, workers: usize) -> Result<Database, OpenError> {
+    let builder = Database::builder(data)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNALS_BYTES)
+        .worker_threads_unchecked(workers);
+    match catch_unwind(AssertUnwindSafe(|| builder.open())) {
+        Ok(opened) => opened.map_err(|error| OpenError::fjall(path, &error)),
+        Err(panic) => Err(OpenError::damaged(path, panic_text(&*panic))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("its files contradict each other").to_owned()
+}
+
+/// Reads the heads of all unfinished records.
+fn rebuild(
+    path: &Path,
+    live: &fjall::Keyspace,
+    buckets: &Buckets,
+) -> Result<DueIndex<Place>, OpenError> {
+    let mut index = DueIndex::new();
+    let list = buckets.list();
+    for item in live.iter() {
+        let (key, value) = item
+            .into_inner()
+            .map_err(|error| OpenError::fjall(path, &error))?;
+        let gid = codec::gid_of_state(&key).ok_or_else(|| {
+            OpenError::damaged(path, "a key of an unfinished transaction is unreadable")
+        })?;
+        let (head, _) = codec::decode_state(&value).map_err(|corrupt| {
+            OpenError::damaged(path, format!("the state of {gid}: {corrupt}"))
+        })?;
+        if by_id(&list, head.bucket).is_none() {
+            return Err(OpenError::damaged(
+                path,
+                format!("the bucket {} of {gid} is missing", head.bucket),
+            ));
+        }
+        let place = Place {
+            version: head.version,
+            bucket: head.bucket,
+            parts: head.parts,
+        };
+        index.put(&gid, &head.index, Holding::Recovered, place);
+    }
+    Ok(index)
+}

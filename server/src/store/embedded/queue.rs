@@ -1,0 +1,326 @@
+//! What waits for the writer: a queue in the order of the calls, and the saves that follow a conflict nobody has seen yet.
+
+use super::super::{Append, Appended, Result, Saved, StoreError, locked};
+use amends::Gid;
+use amends::coordinator::record::Save;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Where an answer goes.
+pub(super) type Done<T> = oneshot::Sender<Result<T>>;
+
+/// Answer of a save; a conflict keeps what was queued behind it from being written until the caller has seen it.
+pub(super) enum SaveAnswer {
+    Done,
+    Conflict(Unseen),
+}
+
+impl SaveAnswer {
+    /// Tells the caller; from here on a conflict counts as seen.
+    pub(super) fn seen(self) -> Saved {
+        match self {
+            SaveAnswer::Done => Saved::Done,
+            SaveAnswer::Conflict(unseen) => {
+                drop(unseen);
+                Saved::Conflict
+            }
+        }
+    }
+}
+
+/// Answer of a create; who finds the gid taken reads the record by itself, and has what it wanted to store back.
+pub(super) enum CreateAnswer {
+    New,
+    Exists(Box<Save>),
+}
+
+/// One write.
+pub(super) enum Command {
+    Create {
+        gid: Gid,
+        save: Save,
+        done: Done<CreateAnswer>,
+    },
+    Save {
+        gid: Gid,
+        save: Save,
+        done: Done<SaveAnswer>,
+    },
+    Append {
+        append: Append,
+        done: Done<Appended>,
+    },
+    KvPut {
+        cat: String,
+        key: String,
+        value: String,
+        base: u64,
+        done: Done<bool>,
+    },
+    KvDelete {
+        cat: String,
+        key: String,
+        done: Done<bool>,
+    },
+    Ping {
+        done: Done<()>,
+    },
+    /// Copies records from one bucket to another.
+    Carry {
+        gids: Vec<Gid>,
+        from: u32,
+        to: u32,
+        done: Done<()>,
+    },
+}
+
+impl Command {
+    /// About how many bytes it writes.
+    fn size(&self) -> usize {
+        let save_size = |save: &Save| {
+            save.parts
+                .iter()
+                .fold(save.state.len(), |sum, part| sum + part.bytes.len())
+        };
+        match self {
+            Command::Create { save, .. } | Command::Save { save, .. } => save_size(save),
+            Command::Append { append, .. } => append.part.bytes.len(),
+            Command::KvPut { value, .. } => value.len(),
+            Command::KvDelete { .. } | Command::Ping { .. } | Command::Carry { .. } => 0,
+        }
+    }
+}
+
+/// A command with its place in the order of all calls.
+pub(super) struct Queued {
+    pub(super) ticket: u64,
+    pub(super) command: Command,
+}
+
+/// A group holds at most about this much, so that one commit does not take too long.
+const GROUP_BYTES: usize = 32 << 20;
+const GROUP_COMMANDS: usize = 4_096;
+/// The writer waits for more only if so many are in flight (rules.md 7.3).
+const GATHER_FROM: usize = 8;
+
+/// How long to gather, and for how many.
+pub(super) struct Pace {
+    /// What a sync of this disk takes.
+    sync_time: Duration,
+    /// So many were in flight at most lately: with them a group is complete.
+    enough: usize,
+    /// How many the last group had.
+    answered: usize,
+}
+
+impl Pace {
+    pub(super) fn new() -> Pace {
+        Pace {
+            sync_time: Duration::ZERO,
+            enough: 0,
+            answered: 0,
+        }
+    }
+
+    /// The shortest commit of late is the best guess at the sync alone; it forgets slowly, for disks change their pace.
+    pub(super) fn synced(&mut self, took: Duration) {
+        let guess = if self.sync_time.is_zero() {
+            took
+        } else {
+            self.sync_time + self.sync_time / 64
+        };
+        self.sync_time = guess.min(took);
+    }
+
+    /// A group of this size was taken.
+    pub(super) fn took(&mut self, commands: usize) {
+        self.enough = commands.max(self.enough - self.enough.div_ceil(16));
+        self.answered = commands;
+    }
+}
+
+/// The queue between callers and the writer thread.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+    next_ticket: AtomicU64,
+}
+
+struct State {
+    waiting: VecDeque<Queued>,
+    /// Wake the writer when so many wait; 0 while it is busy.
+    wake_at: usize,
+    closed: bool,
+}
+
+impl Queue {
+    pub(super) fn new() -> Queue {
+        let state = State {
+            waiting: VecDeque::new(),
+            wake_at: 0,
+            closed: false,
+        };
+        Queue {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            next_ticket: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts a command at the end; `false` if the store is closed.
+    pub(super) fn push(&self, command: Command) -> bool {
+        let mut state = locked(&self.state);
+        if state.closed {
+            return false;
+        }
+        let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
+        state.waiting.push_back(Queued { ticket, command });
+        if state.wake_at > 0 && state.waiting.len() >= state.wake_at {
+            state.wake_at = 0;
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Takes the next group, once there is something; `false` when the queue is closed and empty. With eight or more in flight, those
+    /// that were answered last included, it gathers for up to one `sync_time`, or until `enough` wait.
+    pub(super) fn take(&self, pace: &Pace, group: &mut Vec<Queued>) -> bool {
+        let mut state = locked(&self.state);
+        while state.waiting.is_empty() {
+            if state.closed {
+                return false;
+            }
+            state.wake_at = 1;
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let until = Instant::now() + pace.sync_time;
+        while state.waiting.len().max(pace.answered) >= GATHER_FROM
+            && state.waiting.len() < pace.enough
+            && !state.closed
+        {
+            let Some(left) = until
+                .checked_duration_since(Instant::now())
+                .filter(|left| !left.is_zero())
+            else {
+                break;
+            };
+            state.wake_at = pace.enough;
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        state.wake_at = 0;
+        let mut bytes = 0;
+        while bytes < GROUP_BYTES && group.len() < GROUP_COMMANDS {
+            let Some(queued) = state.waiting.pop_front() else {
+                break;
+            };
+            bytes += queued.command.size();
+            group.push(queued);
+        }
+        true
+    }
+
+    /// Refuses further commands; the writer ends when it has done those that wait.
+    pub(super) fn close(&self) {
+        locked(&self.state).closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Drops what waits: the callers learn that the store failed.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let waiting = std::mem::take(&mut locked(&self.state).waiting);
+        drop(waiting);
+    }
+}
+
+/// The saves that must not be written because one before them, of the same gid, was a conflict and its caller did not know it yet.
+pub(super) struct Behind {
+    queue: Arc<Queue>,
+    gids: Mutex<HashMap<Gid, Barred>>,
+    /// Keeps the lock off the path of a store without conflicts.
+    count: AtomicUsize,
+}
+
+struct Barred {
+    /// Conflicts that were not seen yet.
+    unseen: usize,
+    /// What was called before this ticket was called in ignorance.
+    until: u64,
+}
+
+/// Lives until the caller has seen the conflict.
+pub(super) struct Unseen {
+    gid: Gid,
+    behind: Arc<Behind>,
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        let next = self.behind.queue.next_ticket.load(Ordering::Relaxed);
+        if let Some(barred) = locked(&self.behind.gids).get_mut(&self.gid) {
+            barred.unseen -= 1;
+            barred.until = next;
+        }
+    }
+}
+
+impl Behind {
+    pub(super) fn new(queue: Arc<Queue>) -> Behind {
+        Behind {
+            queue,
+            gids: Mutex::new(HashMap::new()),
+            count: AtomicUsize::new(0),
+        }
+    }
+
+    /// Bars what is queued behind a conflict.
+    pub(super) fn bar(self: &Arc<Self>, gid: &Gid) -> Unseen {
+        let mut gids = locked(&self.gids);
+        gids.entry(gid.clone())
+            .or_insert(Barred {
+                unseen: 0,
+                until: 0,
+            })
+            .unseen += 1;
+        self.count.store(gids.len(), Ordering::Relaxed);
+        Unseen {
+            gid: gid.clone(),
+            behind: self.clone(),
+        }
+    }
+
+    /// Whether a save with this ticket was called before its caller knew of a conflict before it.
+    pub(super) fn bars(&self, gid: &Gid, ticket: u64) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+            && locked(&self.gids)
+                .get(gid)
+                .is_some_and(|barred| barred.unseen > 0 || ticket < barred.until)
+    }
+
+    /// Forgets what no queued command can be behind any more; `oldest` is the first ticket that is not written yet.
+    pub(super) fn prune(&self, oldest: u64) {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            let mut gids = locked(&self.gids);
+            gids.retain(|_, barred| barred.unseen > 0 || oldest < barred.until);
+            self.count.store(gids.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The answer of a command, once the writer has given it; `lost` says why it never will.
+pub(super) async fn answer<T>(
+    answer: oneshot::Receiver<Result<T>>,
+    lost: impl FnOnce() -> StoreError,
+) -> Result<T> {
+    answer.await.unwrap_or_else(|_| Err(lost()))
+}

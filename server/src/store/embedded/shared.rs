@@ -1,0 +1,169 @@
+//! What callers, the writer and the keeper of an embedded store share.
+
+use super::super::due::DueIndex;
+use super::super::memory::Clock;
+use super::super::{Result, StoreError, locked};
+use super::buckets::{Bucket, Buckets};
+use super::queue::{Behind, Command, Done, Queue, answer};
+use amends::Millis;
+use fjall::{Database, Keyspace};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::{oneshot, watch};
+
+/// Where an unfinished record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) version: u64,
+    pub(super) bucket: u32,
+    pub(super) parts: u32,
+}
+
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) clock: Clock,
+    pub(super) db: Database,
+    /// States of unfinished records.
+    pub(super) live: Keyspace,
+    pub(super) kv: Keyspace,
+    /// Format, and the value a ping writes.
+    pub(super) meta: Keyspace,
+    pub(super) buckets: Buckets,
+    pub(super) index: Mutex<DueIndex<Place>>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) behind: Arc<Behind>,
+    /// Below this much free space no write is taken. Bytes.
+    pub(super) reserve: u64,
+    pub(super) full: AtomicBool,
+    fatal: watch::Sender<Option<StoreError>>,
+    pub(super) syncs: AtomicU64,
+    pub(super) bytes_written: AtomicU64,
+    /// When the last commit was synced, by the clock.
+    pub(super) synced_at: AtomicI64,
+    /// Purges one at a time.
+    pub(super) purging: Mutex<()>,
+    /// Held as long as the store lives, so that no second process opens the folder.
+    pub(super) _lock: File,
+}
+
+impl Shared {
+    pub(super) fn now(&self) -> Millis {
+        (self.clock)()
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one place where an opened folder becomes a store"
+    )]
+    pub(super) fn new(
+        path: PathBuf,
+        clock: Clock,
+        reserve: u64,
+        db: Database,
+        keyspaces: [Keyspace; 3],
+        buckets: Buckets,
+        index: DueIndex<Place>,
+        lock: File,
+    ) -> Shared {
+        let [live, kv, meta] = keyspaces;
+        let queue = Arc::new(Queue::new());
+        let behind = Arc::new(Behind::new(queue.clone()));
+        Shared {
+            path,
+            clock,
+            db,
+            live,
+            kv,
+            meta,
+            buckets,
+            index: Mutex::new(index),
+            queue,
+            behind,
+            reserve,
+            full: AtomicBool::new(false),
+            fatal: watch::Sender::new(None),
+            syncs: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+            synced_at: AtomicI64::new(Millis::MIN),
+            purging: Mutex::new(()),
+            _lock: lock,
+        }
+    }
+
+    /// The store failed for good: everybody who waits learns it, and nothing more is written (rules.md 7.1).
+    pub(super) fn fail(&self, what: impl std::fmt::Display) -> StoreError {
+        let error = StoreError::Fatal(format!("{what} (data folder {})", self.path.display()));
+        self.fatal.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                tracing::error!(%error, "the store failed; the process must end");
+                *first = Some(error.clone());
+            }
+            is_first
+        });
+        self.queue.abandon();
+        error
+    }
+
+    /// The error of a store that failed, or of one that was closed.
+    pub(super) fn lost(&self) -> StoreError {
+        let closed = || StoreError::Unavailable("the store is closed".to_owned());
+        self.fatal.borrow().clone().unwrap_or_else(closed)
+    }
+
+    pub(super) async fn failed(&self) -> StoreError {
+        let mut fatal = self.fatal.subscribe();
+        let failed = fatal
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|error| error.clone());
+        failed.unwrap_or_else(|| self.lost())
+    }
+
+    /// Refuses writes while the disk is full.
+    pub(super) fn check_room(&self) -> Result<()> {
+        if !self.full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (path, reserve) = (self.path.display(), self.reserve >> 20);
+        Err(StoreError::Full(format!(
+            "less than {reserve} MiB are free where {path} is: free some space, then writes resume by themselves"
+        )))
+    }
+
+    /// Queues a write now, and returns what resolves with its answer.
+    pub(super) fn queue<T: Send + 'static>(
+        self: &Arc<Self>,
+        command: impl FnOnce(Done<T>) -> Command,
+    ) -> BoxFuture<'static, Result<T>> {
+        match self.check_room() {
+            Ok(()) => self.queue_anyway(command),
+            Err(full) => ready(Err(full)).boxed(),
+        }
+    }
+
+    /// [`Shared::queue`] for what makes room.
+    pub(super) fn queue_anyway<T: Send + 'static>(
+        self: &Arc<Self>,
+        command: impl FnOnce(Done<T>) -> Command,
+    ) -> BoxFuture<'static, Result<T>> {
+        let (done, receiver) = oneshot::channel();
+        // A closed queue drops the sender, which is how the receiver learns of it.
+        self.queue.push(command(done));
+        let shared = self.clone();
+        async move { answer(receiver, || shared.lost()).await }.boxed()
+    }
+
+    pub(super) fn with_index<T>(&self, read: impl FnOnce(&mut DueIndex<Place>) -> T) -> T {
+        read(&mut locked(&self.index))
+    }
+
+    pub(super) fn bucket_list(&self) -> Arc<[Bucket]> {
+        self.buckets.list()
+    }
+}

@@ -1,0 +1,79 @@
+//! The one writer thread: takes what waits, checks and collects it as one batch, commits and syncs it, then wakes the callers.
+
+use super::group::{Answer, Group};
+use super::queue::{Command, Pace, Queued};
+use super::shared::Shared;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Runs until the queue is closed and empty, or the store failed.
+pub(super) fn run(shared: &Arc<Shared>) {
+    if catch_unwind(AssertUnwindSafe(|| write_groups(shared))).is_err() {
+        shared.fail("the writer panicked");
+    }
+}
+
+fn write_groups(shared: &Arc<Shared>) {
+    let mut pace = Pace::new();
+    let mut commands = Vec::new();
+    while shared.queue.take(&pace, &mut commands) {
+        pace.took(commands.len());
+        let mut waiting = commands.drain(..).peekable();
+        if let Some(first) = waiting.peek() {
+            shared.behind.prune(first.ticket);
+        }
+        while waiting.peek().is_some() {
+            let mut group = Group::new(shared.clone());
+            // What a carry copies must have been committed before it.
+            let alone = matches!(
+                waiting.peek(),
+                Some(Queued {
+                    command: Command::Carry { .. },
+                    ..
+                })
+            );
+            let together =
+                |queued: &Queued| !alone && !matches!(queued.command, Command::Carry { .. });
+            let first = waiting.next();
+            let rest = std::iter::from_fn(|| waiting.next_if(together));
+            for queued in first.into_iter().chain(rest) {
+                if let Err(error) = group.add(queued) {
+                    // The group's answers are dropped with it, and those of what waits with the queue.
+                    shared.fail(error);
+                    return;
+                }
+            }
+            if !commit(shared, group, &mut pace) {
+                return;
+            }
+        }
+    }
+}
+
+/// Commits a group and wakes its callers; `false` if the store failed.
+fn commit(shared: &Arc<Shared>, group: Group, pace: &mut Pace) -> bool {
+    let prepared = group.prepare();
+    if !prepared.batch.is_empty() {
+        let begun = Instant::now();
+        // The batch is written and synced before readers can see it: nobody acts on what a power cut could take back.
+        if let Err(error) = prepared.batch.commit() {
+            shared.fail(format!("a write could not be made durable: {error}"));
+            return false;
+        }
+        pace.synced(begun.elapsed());
+        shared.syncs.fetch_add(1, Ordering::Relaxed);
+        shared
+            .bytes_written
+            .fetch_add(prepared.bytes, Ordering::Relaxed);
+        shared.synced_at.store(shared.now(), Ordering::Relaxed);
+        shared.with_index(|index| {
+            for write in &prepared.written {
+                index.put(&write.gid, &write.index, write.holding, write.place);
+            }
+        });
+    }
+    prepared.answers.into_iter().for_each(Answer::send);
+    true
+}
