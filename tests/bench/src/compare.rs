@@ -184,6 +184,12 @@ fn summarize(rounds: &[Round], in_flight: usize) -> Report {
         number(sync_ms[2])
     ));
 
+    let ceiling = in_flight as f64 / (2.0 * sync_ms[0] / 1e3);
+    report.note(format!(
+        "a saga waits for two syncs, so this disk alone allows at most {} sagas/s with {in_flight} in flight",
+        number(ceiling)
+    ));
+
     report.criterion(Criterion::at_least(
         format!("{many}: sagas/s, share of null's"),
         middle(&|round| round.amends_many.rate / round.null_many.rate),
@@ -205,6 +211,7 @@ fn summarize(rounds: &[Round], in_flight: usize) -> Report {
         middle(&|round| round.null_one.p50_ms + 3.0 * round.sync_ms[0] + 0.5),
     ));
     report.value("in_flight", in_flight);
+    report.value("ceiling_of_two_syncs", ceiling);
     report.value("table", table);
     report.value(
         "sync_ms",

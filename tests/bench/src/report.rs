@@ -167,7 +167,7 @@ pub(crate) fn number(value: f64) -> String {
         return "–".to_owned();
     }
     let decimals = match value.abs() {
-        v if v >= 100.0 => 0,
+        v if v >= 100.0 || v.fract() == 0.0 => 0,
         v if v >= 10.0 => 1,
         _ => 3,
     };
@@ -198,6 +198,7 @@ mod tests {
         assert_eq!(number(999.7), "1,000");
         assert_eq!(number(-1_234_567.0), "-1,234,567");
         assert_eq!(number(0.21), "0.210");
+        assert_eq!(number(0.0), "0");
         assert_eq!(number(70.25), "70.2");
         assert_eq!(number(f64::NAN), "–");
     }
@@ -223,7 +224,7 @@ mod tests {
         assert!(text.starts_with("a note\n\n"), "{text}");
         assert!(text.contains("sagas/s  13,000   7,000\n"), "{text}");
         assert!(text.contains("0.538  ≥  0.550  NOT met\n"), "{text}");
-        assert!(text.contains("1.500  ≤  2.000       ok\n"), "{text}");
+        assert!(text.contains("1.500  ≤      2       ok\n"), "{text}");
         assert!(!report.all_hold());
         let value: Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(value["rounds"], 5);
