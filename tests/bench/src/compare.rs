@@ -6,12 +6,12 @@ use crate::disk::sync_times;
 use crate::error::BenchError;
 use crate::http::Target;
 use crate::load::{self, Measured, Plan, Shape};
-use crate::process::Child;
+use crate::process::{Child, cpu_time};
 use crate::report::{Criterion, Report, number};
 use crate::stats::median;
 use serde_json::json;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<Report, BenchError> {
     let amends = Coordinator::start(&binary, &folder.path().join("data")).await?;
 
     let mut problems = Vec::new();
+    let mut errors = 0;
     let mut rounds = Vec::new();
     for number in 1..=args.rounds {
         eprintln!("round {number} of {}", args.rounds);
@@ -78,7 +79,9 @@ pub(crate) async fn run(args: &RunArgs) -> Result<Report, BenchError> {
                 measured: Duration::from_secs_f64(args.seconds),
                 wait_result: true,
             };
+            quiet(amends.pid()).await?;
             let found = load::run(target, &participants_at, plan, Some(pid)).await?;
+            errors += found.errors;
             if let Some(error) = &found.first_error {
                 problems.push(format!(
                     "{name}, {in_flight} in flight, round {number}: {} errors, first: {error}",
@@ -112,10 +115,27 @@ pub(crate) async fn run(args: &RunArgs) -> Result<Report, BenchError> {
     if binary.components().any(|part| part.as_os_str() == "debug") {
         report.note("WARNING: this is a debug build of amends; its numbers mean nothing");
     }
+    if errors > 0 {
+        report.criterion(Criterion::at_most("errors", errors as f64, 0.0));
+    }
     for problem in problems {
         report.note(format!("ERRORS: {problem}"));
     }
     Ok(report)
+}
+
+/// Waits until the coordinator rests, so that what its store tidies up after one measurement does not weigh on the
+/// next one; not forever, for one that never rests is measured as it is.
+async fn quiet(pid: u32) -> Result<(), BenchError> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let before = cpu_time(pid)?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let used = cpu_time(pid)?.saturating_sub(before);
+        if used <= Duration::from_millis(10) || Instant::now() > deadline {
+            return Ok(());
+        }
+    }
 }
 
 impl Numbers {
@@ -154,15 +174,15 @@ fn summarize(rounds: &[Round], in_flight: usize) -> Report {
     ];
     let mut table = Vec::new();
     for (load, what, pick, get) in rows {
-        let null = middle(&|round| get(pick(round).0));
+        let floor = middle(&|round| get(pick(round).0));
         let amends = middle(&|round| get(pick(round).1));
         let ratio = middle(&|round| get(pick(round).1) / get(pick(round).0));
         report.row(
             format!("{load}: {what}"),
-            &[number(null), number(amends), number(ratio)],
+            &[number(floor), number(amends), number(ratio)],
         );
         table.push(
-            json!({ "load": load, "what": what, "null": null, "amends": amends, "ratio": ratio }),
+            json!({ "load": load, "what": what, "null": floor, "amends": amends, "ratio": ratio }),
         );
     }
     let syncs_many = middle(&|round| round.amends_many.syncs);
