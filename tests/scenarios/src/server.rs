@@ -86,6 +86,19 @@ impl Server {
     ///
     /// When it does not become ready, with what it wrote.
     pub async fn start(settings: Settings<'_>) -> Server {
+        Server::start_until(settings, "/readyz").await
+    }
+
+    /// Starts a coordinator and waits until it is alive, ready or not.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer, with what it wrote.
+    pub async fn start_alive(settings: Settings<'_>) -> Server {
+        Server::start_until(settings, "/livez").await
+    }
+
+    async fn start_until(settings: Settings<'_>, probe: &str) -> Server {
         // Short times, so that tests are; `AMENDS_TEST_STORE` runs the whole suite on another store.
         let store = std::env::var("AMENDS_TEST_STORE").unwrap_or_else(|_| "embedded".to_owned());
         let defaults = [
@@ -101,7 +114,7 @@ impl Server {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
         };
-        server.restart().await;
+        server.spawn_until(probe).await;
         server
     }
 
@@ -140,6 +153,10 @@ impl Server {
     ///
     /// When it does not become ready, with what it wrote.
     pub async fn restart(&mut self) {
+        self.spawn_until("/readyz").await;
+    }
+
+    async fn spawn_until(&mut self, probe: &str) {
         assert!(self.child.is_none(), "it is running");
         let log = OpenOptions::new()
             .create(true)
@@ -156,7 +173,7 @@ impl Server {
         self.child = Some(command.spawn().expect("the binary starts"));
         let end = Instant::now() + START;
         loop {
-            let ready = self.client().send(http::Method::GET, "/readyz", "").await;
+            let ready = self.client().send(http::Method::GET, probe, "").await;
             if ready.is_ok_and(|answer| answer.status == 200) {
                 return;
             }

@@ -2,6 +2,7 @@
 //!
 //! One test binary, because tests mostly wait: run it with more threads than cores (`-- --test-threads 8`).
 
+mod compat;
 mod crash;
 mod cron;
 mod jsonrpc;
@@ -16,6 +17,7 @@ mod replay;
 mod saga;
 mod saga_order;
 mod saga_retry;
+mod shape;
 mod surface;
 mod tcc;
 mod topics;

@@ -165,6 +165,26 @@ async fn s30_health() {
 }
 
 #[tokio::test]
+async fn s30_a_disk_that_is_nearly_full_refuses_writes() {
+    let server = Server::start_alive(&[DURABLE, ("AMENDS_DISK_RESERVE_MIB", "1000000000")]).await;
+    let dtm = server.client();
+    let tcc = json!({"gid": "t", "trans_type": "tcc"});
+    for answer in [dtm.get("/readyz").await, dtm.post("prepare", &tcc).await] {
+        assert_eq!(answer.status, 503, "{}", answer.text());
+        assert!(answer.message().contains("disk_full"), "{}", answer.text());
+    }
+    let rpc = dtm.rpc("prepare", &tcc).await;
+    assert_eq!(
+        (rpc.status, rpc.json()["error"]["code"].as_i64()),
+        (200, Some(-32000)),
+        "{}",
+        rpc.text()
+    );
+    dtm.get("/livez").await.expect_status(200);
+    assert!(dtm.query("t").await.json["transaction"].is_null());
+}
+
+#[tokio::test]
 async fn s30_finished_transactions_expire_and_unfinished_ones_do_not() {
     let w = World::with(&[DURABLE, ("AMENDS_DATA_EXPIRE", "4")]).await;
     w.branches.script("/later", [Reply::ongoing()]);
