@@ -1,3 +1,5 @@
 //! The coordinator of Amends.
 
+pub mod api;
 pub mod store;
+pub mod topics;
