@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0 (dtm-server.md 5): the client routes once more, always answered with four keys.
 
 use super::listen::json;
-use super::{Answer, Api, caught, read, to_the_end};
+use super::{Answer, Api, caught, log_fault, read, to_the_end};
 use ::http::StatusCode;
 use amends::Error;
 use amends::wire::http::to_json;
@@ -30,7 +30,10 @@ pub(super) async fn answer<B: Body<Data = Bytes> + Unpin>(api: &Arc<Api>, body: 
     let answer = match caught(call(api, &frame)).await {
         Ok(Some(result)) => success(&frame.id, result),
         Ok(None) => unknown_method(&frame.id, &frame.method),
-        Err(error) => failure(&frame.id, &error),
+        Err(error) => {
+            log_fault(&error);
+            failure(&frame.id, &error)
+        }
     };
     reply(StatusCode::OK, &answer)
 }

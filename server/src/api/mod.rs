@@ -64,8 +64,7 @@ pub async fn handle<B: Body<Data = Bytes> + Unpin>(
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let Some((route, label)) = Route::of(&head.method, head.uri.path()) else {
-        api.metrics
-            .request("other", false, started.elapsed().as_secs_f64());
+        api.metrics.request("other", false, started.elapsed());
         return text(StatusCode::NOT_FOUND, "text/plain", "404 page not found");
     };
     let answer = caught(answer(&api, route, &head, body))
@@ -73,8 +72,7 @@ pub async fn handle<B: Body<Data = Bytes> + Unpin>(
         .unwrap_or_else(|error| refusal(&error));
     if !matches!(route, Route::Ping) {
         let ok = answer.status().as_u16() < 400;
-        api.metrics
-            .request(label, ok, started.elapsed().as_secs_f64());
+        api.metrics.request(label, ok, started.elapsed());
         tracing::debug!(api = label, status = answer.status().as_u16(), "answered");
     }
     answer
@@ -228,7 +226,15 @@ fn success() -> Answer {
     json(StatusCode::OK, SUCCESS)
 }
 
+/// What is a fault of ours is logged: the client cannot do anything about it.
+fn log_fault(error: &Error) {
+    if error.kind() == ErrorKind::Internal {
+        tracing::error!(%error, "a request failed");
+    }
+}
+
 fn refusal(error: &Error) -> Answer {
+    log_fault(error);
     let status =
         StatusCode::from_u16(status_of(error)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = json(status, error_body(error));

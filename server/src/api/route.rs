@@ -38,8 +38,8 @@ impl<'a> Route<'a> {
                 ("POST", "/api/json-rpc") => (Route::JsonRpc, "json-rpc"),
                 (_, "/api/ping") => (Route::Ping, "ping"),
                 ("GET", "/api/metrics") => (Route::Metrics, "metrics"),
-                ("GET", "/livez") => (Route::Alive, "livez"),
-                ("GET", "/readyz") => (Route::Ready, "readyz"),
+                ("GET" | "HEAD", "/livez") => (Route::Alive, "livez"),
+                ("GET" | "HEAD", "/readyz") => (Route::Ready, "readyz"),
                 _ => return None,
             });
         };
