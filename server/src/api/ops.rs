@@ -1,0 +1,164 @@
+//! The routes of operators: what they force, reset and subscribe, the key-value area, and the readiness probe.
+
+use super::http::{PAGE, PAGE_MAX, global};
+use super::listen::json;
+use super::params::Params;
+use super::{Answer, Api, store_error, success, to_the_end};
+use crate::store::Kv;
+use ::http::StatusCode;
+use amends::options::MAX_SECONDS;
+use amends::time::seconds;
+use amends::wire::http::{KvView, to_json};
+use amends::{Error, ErrorKind, Gid};
+use bytes::Bytes;
+use hyper::body::Body;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most transactions that one `resetCronTime` makes due.
+const RESET_MAX: i64 = 10_000;
+/// How long the store may take to answer the readiness probe.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn force_stop<B: Body<Data = Bytes> + Unpin>(
+    api: &Arc<Api>,
+    body: B,
+) -> Result<Answer, Error> {
+    let request = global(api, body).await?;
+    let gid = Gid::new(&request.gid, &api.engine.policy().limits)?;
+    let engine = api.engine.clone();
+    to_the_end(async move {
+        engine
+            .force_stop(gid.as_str(), &request.actor, &request.reason)
+            .await
+    })
+    .await?;
+    Ok(success())
+}
+
+pub(super) async fn reset_next<B: Body<Data = Bytes> + Unpin>(
+    api: &Arc<Api>,
+    body: B,
+) -> Result<Answer, Error> {
+    let request = global(api, body).await?;
+    let gid = Gid::new(&request.gid, &api.engine.policy().limits)?;
+    let engine = api.engine.clone();
+    to_the_end(async move { engine.reset_next(gid.as_str()).await }).await?;
+    Ok(success())
+}
+
+pub(super) async fn reset_all(api: &Arc<Api>, params: &Params<'_>) -> Result<Answer, Error> {
+    let engine = api.engine.clone();
+    let ahead = match params.number("timeout")? {
+        None => engine.policy().timeout_to_fail.saturating_mul(3),
+        Some(_) => seconds(params.within("timeout", 0, 0..=MAX_SECONDS as i64)? as u64),
+    };
+    let limit = params.within("limit", PAGE, 1..=RESET_MAX)? as usize;
+    let after = engine.now().saturating_add(ahead);
+    let (count, more) = to_the_end(async move { engine.reset_all(after, limit).await }).await?;
+    Ok(json(
+        StatusCode::OK,
+        format!(r#"{{"has_remaining":{more},"succeed_count":{count}}}"#),
+    ))
+}
+
+pub(super) async fn subscribe(api: &Arc<Api>, params: &Params<'_>) -> Result<Answer, Error> {
+    let (topics, topic, url, remark) = (
+        api.topics.clone(),
+        params.text("topic"),
+        params.text("url"),
+        params.text("remark"),
+    );
+    to_the_end(async move { topics.subscribe(&topic, &url, &remark).await }).await?;
+    Ok(success())
+}
+
+pub(super) async fn unsubscribe(api: &Arc<Api>, params: &Params<'_>) -> Result<Answer, Error> {
+    let (topics, topic, url) = (api.topics.clone(), params.text("topic"), params.text("url"));
+    to_the_end(async move { topics.unsubscribe(&topic, &url).await }).await?;
+    Ok(success())
+}
+
+pub(super) async fn delete_topic(api: &Arc<Api>, topic: String) -> Result<Answer, Error> {
+    let topics = api.topics.clone();
+    to_the_end(async move { topics.delete(&topic).await }).await?;
+    Ok(success())
+}
+
+pub(super) async fn scan_kv(api: &Api, params: &Params<'_>) -> Result<Answer, Error> {
+    let limit = params.within("limit", PAGE, 1..=PAGE_MAX)? as usize;
+    let (page, next) = api
+        .engine
+        .store()
+        .kv_list(&params.text("cat"), params.get("position"), limit)
+        .await
+        .map_err(store_error)?;
+    Ok(values(&page, Some(next.as_deref().unwrap_or_default())))
+}
+
+pub(super) async fn query_kv(api: &Api, params: &Params<'_>) -> Result<Answer, Error> {
+    let store = api.engine.store();
+    let cat = params.text("cat");
+    let key = params.get("key");
+    if let (false, Some(key)) = (cat.is_empty(), &key) {
+        let found = store.kv_get(&cat, key).await.map_err(store_error)?;
+        return Ok(values(found.as_slice(), None));
+    }
+    let mut all = Vec::new();
+    let mut position = None;
+    loop {
+        let (page, next) = store
+            .kv_list(&cat, position, PAGE_MAX as usize)
+            .await
+            .map_err(store_error)?;
+        all.extend(
+            page.into_iter()
+                .filter(|kv| key.as_ref().is_none_or(|key| kv.key == *key)),
+        );
+        match next {
+            Some(next) => position = Some(next),
+            None => return Ok(values(&all, None)),
+        }
+    }
+}
+
+fn values(kvs: &[Kv], next_position: Option<&str>) -> Answer {
+    #[derive(Serialize)]
+    struct Values<'a> {
+        kv: Vec<KvView<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        next_position: Option<&'a str>,
+    }
+    let kv = kvs.iter().map(|kv| KvView {
+        id: 0,
+        create_time: kv.created,
+        update_time: kv.updated,
+        cat: &kv.cat,
+        k: &kv.key,
+        v: &kv.value,
+        version: kv.version,
+    });
+    json(
+        StatusCode::OK,
+        to_json(&Values {
+            kv: kv.collect(),
+            next_position,
+        }),
+    )
+}
+
+/// Whether the store takes a write now; if not, 503 says why.
+pub(super) async fn ready(api: &Api) -> Result<Answer, Error> {
+    match tokio::time::timeout(READY_TIMEOUT, api.engine.store().ping()).await {
+        Ok(Ok(())) => Ok(json(StatusCode::OK, r#"{"status":"ok"}"#)),
+        Ok(Err(error)) => Err(Error::new(ErrorKind::Unavailable, error.to_string())),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "the store did not answer within {} s",
+                READY_TIMEOUT.as_secs()
+            ),
+        )),
+    }
+}
