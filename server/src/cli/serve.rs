@@ -88,23 +88,31 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let address = coordinator.http_addr();
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%address, data, version, "ready on http://{address}");
+    match until_stopped(&coordinator, &mut signals).await {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Err(why) => {
+            // Dropping it could wait for a store that no longer answers; this must end at once.
+            let _never_dropped = std::mem::ManuallyDrop::new(coordinator);
+            Err(failed(why))
+        }
+    }
+}
+
+async fn until_stopped(coordinator: &Coordinator, signals: &mut Signals) -> Result<(), String> {
     tokio::select! {
-        error = coordinator.fatal() => return Err(failed(error)),
+        error = coordinator.fatal() => return Err(error),
         name = signals.next() => tracing::info!("{name}: stopping; once more to stop at once"),
     }
-    let second = tokio::select! {
-        () = coordinator.shutdown() => None,
-        name = signals.next() => Some(name),
-    };
-    let Some(name) = second else {
-        tracing::info!("stopped");
-        return Ok(());
-    };
-    // Dropping it could wait for the store's writer; the operator asked for at once.
-    let _never_dropped = std::mem::ManuallyDrop::new(coordinator);
-    Err(failed(format!(
-        "stopped at once by a second {name}; unfinished work is taken up at the next start"
-    )))
+    tokio::select! {
+        () = coordinator.shutdown() => Ok(()),
+        error = coordinator.fatal() => Err(error),
+        name = signals.next() => {
+            Err(format!("stopped at once by a second {name}; unfinished work is taken up at the next start"))
+        }
+    }
 }
 
 struct Signals {

@@ -162,3 +162,26 @@ fn completions_are_there_for_every_shell() {
         assert!(stdout(&output).contains("topic"), "{shell}");
     }
 }
+
+#[test]
+fn every_flag_sets_its_key() {
+    let flags = [
+        ("data", "--data", "/d"),
+        ("store", "--store", "memory"),
+        ("listen", "--listen", "::1"),
+        ("http_port", "--http-port", "5"),
+        ("operator_token", "--operator-token", "t"),
+    ];
+    let mut args = vec!["config", "--json", "-d"];
+    args.extend(flags.iter().flat_map(|(_, flag, value)| [*flag, *value]));
+    let output = run(&args);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for (key, flag, _) in flags {
+        assert_eq!(json[key]["from"], format!("flag {flag}"), "{key}");
+    }
+    assert_eq!(
+        json["log_level"],
+        serde_json::json!({"value": "debug", "from": "flag -d"})
+    );
+    assert_eq!(json["http_port"]["value"], 5);
+}
