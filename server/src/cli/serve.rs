@@ -4,7 +4,7 @@ use super::settings::Settings;
 use super::{EXIT_CODES, Exit, Failure};
 use crate::config::{Config, Environment, StoreKind};
 use crate::coordinator::Coordinator;
-use crate::telemetry;
+use crate::telemetry::{self, TelemetryError};
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -47,8 +47,11 @@ impl Serve {
         let filter = filter.map(str::to_owned);
         let loaded = self.settings.load(environment)?;
         let config = loaded.config;
-        telemetry::init(config.log_level, config.log_format, filter.as_deref())
-            .map_err(|error| usage(error.to_string()))?;
+        match telemetry::init(config.log_level, config.log_format, filter.as_deref()) {
+            // A program that carries this command line may have its own subscriber.
+            Ok(()) | Err(TelemetryError::Taken) => {}
+            Err(error) => return Err(usage(error.to_string())),
+        }
         for note in &loaded.notes {
             tracing::warn!("configuration: {note}");
         }

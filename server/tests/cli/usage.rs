@@ -185,3 +185,14 @@ fn every_flag_sets_its_key() {
     );
     assert_eq!(json["http_port"]["value"], 5);
 }
+
+#[test]
+fn a_log_filter_that_cannot_be_read_is_2() {
+    let output = run_with(&["serve", "--store", "memory"], &[("AMENDS_LOG", "a=b=c")]);
+    assert_eq!(code(&output), 2);
+    assert!(
+        stderr(&output).starts_with("amends: AMENDS_LOG = \"a=b=c\" is not a log filter"),
+        "{}",
+        stderr(&output)
+    );
+}
