@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 #[derive(Debug)]
 pub struct Coordinator {
     addr: SocketAddr,
+    _listener: tokio::net::TcpListener,
 }
 
 /// Makes a [`Coordinator`].
@@ -64,6 +65,9 @@ impl Builder {
         let addr = listener
             .local_addr()
             .map_err(|error| StartError(error.to_string()))?;
-        Ok(Coordinator { addr })
+        Ok(Coordinator {
+            addr,
+            _listener: listener,
+        })
     }
 }

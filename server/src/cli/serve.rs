@@ -4,7 +4,7 @@ use super::settings::Settings;
 use super::{EXIT_CODES, Exit, Failure};
 use crate::config::{Config, Environment, StoreKind};
 use crate::coordinator::Coordinator;
-use crate::telemetry;
+use crate::telemetry::{self, TelemetryError};
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -47,8 +47,11 @@ impl Serve {
         let filter = filter.map(str::to_owned);
         let loaded = self.settings.load(environment)?;
         let config = loaded.config;
-        telemetry::init(config.log_level, config.log_format, filter.as_deref())
-            .map_err(|error| usage(error.to_string()))?;
+        match telemetry::init(config.log_level, config.log_format, filter.as_deref()) {
+            // A program that carries this command line may have its own subscriber.
+            Ok(()) | Err(TelemetryError::Taken) => {}
+            Err(error) => return Err(usage(error.to_string())),
+        }
         for note in &loaded.notes {
             tracing::warn!("configuration: {note}");
         }
@@ -88,23 +91,31 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let address = coordinator.http_addr();
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(%address, data, version, "ready on http://{address}");
+    match until_stopped(&coordinator, &mut signals).await {
+        Ok(()) => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        Err(why) => {
+            // Dropping it could wait for a store that no longer answers; this must end at once.
+            let _never_dropped = std::mem::ManuallyDrop::new(coordinator);
+            Err(failed(why))
+        }
+    }
+}
+
+async fn until_stopped(coordinator: &Coordinator, signals: &mut Signals) -> Result<(), String> {
     tokio::select! {
-        error = coordinator.fatal() => return Err(failed(error)),
+        error = coordinator.fatal() => return Err(error),
         name = signals.next() => tracing::info!("{name}: stopping; once more to stop at once"),
     }
-    let second = tokio::select! {
-        () = coordinator.shutdown() => None,
-        name = signals.next() => Some(name),
-    };
-    let Some(name) = second else {
-        tracing::info!("stopped");
-        return Ok(());
-    };
-    // Dropping it could wait for the store's writer; the operator asked for at once.
-    let _never_dropped = std::mem::ManuallyDrop::new(coordinator);
-    Err(failed(format!(
-        "stopped at once by a second {name}; unfinished work is taken up at the next start"
-    )))
+    tokio::select! {
+        () = coordinator.shutdown() => Ok(()),
+        error = coordinator.fatal() => Err(error),
+        name = signals.next() => {
+            Err(format!("stopped at once by a second {name}; unfinished work is taken up at the next start"))
+        }
+    }
 }
 
 struct Signals {

@@ -2,6 +2,7 @@
 
 use super::client::{Client, Remote};
 use super::{EXIT_CODES, Exit, Failure, output};
+use amends::limits::cut;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
@@ -138,7 +139,7 @@ fn list(client: &Client, query: &[(&str, &str)], json: bool) -> Result<(), Failu
             text("status"),
             output::time(&tx["create_time"]),
             next,
-            text("rollback_reason"),
+            cut(&text("rollback_reason"), REASON),
         ]
     });
     let header = [
@@ -222,11 +223,16 @@ fn branch_table(branches: &[&Value]) -> String {
     output::table(&header, rows.collect())
 }
 
+/// Bytes of a reason in a list, where each transaction is a line.
+const REASON: usize = 80;
+/// Bytes of any value of one transaction; `--json` shows all of it.
+const VALUE: usize = 400;
+
 fn show_value(name: &str, value: &Value) -> String {
     if name.ends_with("_time") {
         output::time(value)
     } else {
-        output::cell(value)
+        cut(&output::cell(value), VALUE)
     }
 }
 

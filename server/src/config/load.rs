@@ -33,8 +33,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The environment as a value, so that tests need not change the process's own.
-#[derive(Clone, Debug, Default)]
+/// The environment as a value, so that tests need not change the process's own. It holds secrets, so it has no `Debug`.
+#[derive(Clone, Default)]
 pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
@@ -71,8 +71,8 @@ impl Environment {
     }
 }
 
-/// A setting given on the command line.
-#[derive(Clone, Debug)]
+/// A setting given on the command line; perhaps a secret.
+#[derive(Clone)]
 pub struct Flag {
     /// Name of the key in [`KEYS`].
     pub key: &'static str,
@@ -83,7 +83,7 @@ pub struct Flag {
 }
 
 /// Everything a configuration is made from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Sources {
     /// The file: DTM's if it ends in `.yml` or `.yaml`, else TOML.
     pub file: Option<PathBuf>,

@@ -1,0 +1,152 @@
+//! Starting and stopping a server.
+
+use super::{DEADLINE, amends, code, run, stderr};
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Instant;
+
+/// A server process; killed when dropped.
+struct Server {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl Server {
+    fn start(folder: &std::path::Path, args: &[&str], env: &[(&str, &str)]) -> Server {
+        let mut process = amends(folder, args)
+            .envs(env.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let stderr = BufReader::new(process.stderr.take().expect("piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Server { process, lines }
+    }
+
+    /// The first log line that holds this text, and those before it.
+    fn wait_for(&self, text: &str) -> (serde_json::Value, Vec<String>) {
+        let end = Instant::now() + DEADLINE;
+        let mut before = Vec::new();
+        loop {
+            match self
+                .lines
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) if line.contains(text) => {
+                    return (
+                        serde_json::from_str(&line).expect("log lines are JSON"),
+                        before,
+                    );
+                }
+                Ok(line) => before.push(line),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("no line with {text:?}; there was {before:#?}")
+                }
+            }
+        }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.process.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), signal).expect("it runs");
+    }
+
+    fn exit_code(&mut self) -> i32 {
+        // Its stderr closes when it ends, so this waits for the end without polling.
+        let end = Instant::now() + DEADLINE;
+        while self
+            .lines
+            .recv_timeout(end.saturating_duration_since(Instant::now()))
+            .is_ok()
+        {}
+        assert!(Instant::now() < end, "did not end");
+        self.process
+            .wait()
+            .expect("waited")
+            .code()
+            .expect("ended by itself")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn serve_says_when_it_is_ready_and_a_signal_ends_it_with_0() {
+    use rustix::process::Signal;
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let args = ["serve", "--store", "memory", "--http-port", "0"];
+        let mut server = Server::start(folder.path(), &args, &[]);
+        let (ready, before) = server.wait_for("ready on http://127.0.0.1:");
+        assert_eq!(before, Vec::<String>::new(), "nothing to warn of");
+        let address = ready["address"].as_str().expect("an address");
+        TcpStream::connect(address).expect("it listens");
+        server.signal(signal);
+        assert_eq!(server.exit_code(), 0);
+    }
+}
+
+#[test]
+fn a_server_open_to_the_network_without_a_token_warns_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let args = [
+        "serve",
+        "--store",
+        "memory",
+        "--http-port",
+        "0",
+        "--listen",
+        "0.0.0.0",
+    ];
+    let (_, before) = Server::start(folder.path(), &args, &[]).wait_for("ready on");
+    assert_eq!(before.len(), 1, "{before:?}");
+    assert!(before[0].contains("operator_token"), "{before:?}");
+    let with_token = [("AMENDS_OPERATOR_TOKEN", "t")];
+    let (_, before) = Server::start(folder.path(), &args, &with_token).wait_for("ready on");
+    assert_eq!(before, Vec::<String>::new());
+}
+
+#[test]
+fn dtms_form_serves_and_listens_as_its_file_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(
+        folder.path().join("conf.yml"),
+        "HttpPort: 0\nLogLevel: info\n",
+    )
+    .expect("written");
+    let env = [("AMENDS_STORE", "memory"), ("AMENDS_OPERATOR_TOKEN", "t")];
+    let mut server = Server::start(folder.path(), &["-c", "conf.yml"], &env);
+    server.wait_for("ready on http://0.0.0.0:");
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.exit_code(), 0);
+}
+
+#[test]
+fn a_taken_port_is_one_clear_line_and_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = taken.local_addr().expect("bound").port().to_string();
+    let output = run(&["serve", "--store", "memory", "--http-port", &port]);
+    assert_eq!(code(&output), 1);
+    let text = stderr(&output);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.starts_with("amends: ") && text.contains(&port),
+        "{text}"
+    );
+}
