@@ -1,5 +1,6 @@
 //! The command line: one file per command. [`run`] is all of it, so that other languages' packages carry it too.
 
+mod check;
 mod client;
 mod completions;
 mod config;
@@ -105,6 +106,8 @@ enum Command {
     Tx(tx::Tx),
     /// Look at topics of a running server, subscribe and unsubscribe
     Topic(topic::Topic),
+    /// Verify a data folder that no server holds
+    Check(check::Check),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Config(args)) => args.run(),
         Some(Command::Tx(args)) => args.run(),
         Some(Command::Topic(args)) => args.run(),
+        Some(Command::Check(args)) => args.run(),
         Some(Command::Completions(args)) => args.run(Cli::command()),
         None => cli.dtm.run(),
     }

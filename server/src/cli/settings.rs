@@ -41,6 +41,15 @@ impl Settings {
         }
     }
 
+    /// Only what names the data folder.
+    pub(super) fn of_folder(file: Option<PathBuf>, data: Option<String>) -> Settings {
+        Settings {
+            file,
+            data,
+            ..Settings::default()
+        }
+    }
+
     /// Loads the configuration that these flags, the environment of the process and the file make.
     pub(super) fn load(self, environment: Environment) -> Result<Loaded, Failure> {
         let debug = self.debug.then(|| "debug".to_owned());

@@ -1,5 +1,6 @@
 //! The binary as people and scripts see it: help, exit codes, starting and stopping, and what is asked of a running server.
 
+mod check;
 mod remote;
 mod serve;
 mod usage;
