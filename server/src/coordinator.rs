@@ -1,25 +1,173 @@
-//! Stand-in for the coordinator: the interface that the command line uses.
+//! The coordinator as a library: tests and bindings run it inside their own process. It installs nothing process-wide and never exits
+//! (rules.md 6.5).
 
-use crate::config::Config;
+use crate::alert::Alerts;
+use crate::api::{self, Api};
+use crate::config::{Config, StoreKind};
+use crate::dispatch::slots::SlotLimits;
+use crate::dispatch::{HttpTransport, Slots, Transport};
+use crate::engine::{Engine, Parts};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::memory::{Clock, MemoryStore};
+use crate::topics::Topics;
+use amends::Millis;
+use amends::time::seconds;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How often finished transactions are looked through for expired ones.
+const PURGE_PAUSE: Duration = Duration::from_secs(60);
+/// Removed at a time.
+const PURGE_BATCH: usize = 10_000;
 
 /// A running coordinator.
-#[derive(Debug)]
 pub struct Coordinator {
     addr: SocketAddr,
-    _listener: tokio::net::TcpListener,
+    engine: Arc<Engine>,
+    store: Arc<dyn Store>,
+    grace: Duration,
+    stop: watch::Sender<bool>,
+    serving: Mutex<Option<JoinHandle<()>>>,
+    purging: JoinHandle<()>,
 }
 
 /// Makes a [`Coordinator`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Builder {
     config: Config,
+    store: Option<Arc<dyn Store>>,
+    transport: Option<Arc<dyn Transport>>,
 }
 
-/// Why a coordinator did not start.
+/// Why a coordinator did not start: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct StartError(String);
+pub enum StartError {
+    /// The port is taken, or the address is not ours.
+    #[error("cannot listen on {address}: {source}. Is another server running there? http_port chooses another port")]
+    Listen {
+        /// What was wanted.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The data folder cannot be opened.
+    #[error(transparent)]
+    Store(#[from] crate::store::embedded::OpenError),
+}
+
+impl Builder {
+    /// Sets the configuration.
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// Uses this store instead of the configured one.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Builder {
+        self.store = Some(store);
+        self
+    }
+
+    /// Makes branch calls through this instead of over HTTP.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Builder {
+        self.transport = Some(transport);
+        self
+    }
+
+    /// Starts on the runtime it is called in. The port is bound and the store opened when this returns.
+    pub async fn start(self) -> Result<Coordinator, StartError> {
+        let config = self.config;
+        let policy = config.policy();
+        let wanted = SocketAddr::new(config.listen, config.http_port);
+        let failed = |source| StartError::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        let store = match self.store {
+            Some(store) => store,
+            None => open_store(&config).await?,
+        };
+        let transport = match self.transport {
+            Some(transport) => transport,
+            None => Arc::new(HttpTransport::with_docker(policy.compat, policy.limits.answer, std::env::var_os("IS_DOCKER").is_some())),
+        };
+        let metrics = Metrics::new();
+        let topics = Arc::new(Topics::new(store.clone(), policy.limits.clone()));
+        let limits = SlotLimits { total: config.calls_max, per_host: config.calls_per_host_max, ..SlotLimits::default() };
+        let alerts = Alerts::new(
+            config.alert_web_hook.expose(),
+            Duration::from_secs(config.request_timeout),
+            metrics.clone(),
+        );
+        let engine = Engine::start(Parts {
+            store: store.clone(),
+            topics: topics.clone(),
+            transport,
+            slots: Slots::new(limits),
+            alerts,
+            metrics: metrics.clone(),
+            policy,
+            in_flight_max: config.in_flight_max,
+        });
+        let (stop, mut stopped) = watch::channel(false);
+        let grace = Duration::from_secs(config.shutdown_timeout);
+        let api = Api::new(engine.clone(), topics, metrics, Some(config.operator_token.expose().to_owned()));
+        let until_stopped = async move {
+            // A sender that is gone stops it as well.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let serving = tokio::spawn(api::listen::serve(listener, until_stopped, grace, move |request| api::handle(api.clone(), request)));
+        let purging = tokio::spawn(purge(store.clone(), seconds(config.data_expire)));
+        Ok(Coordinator { addr, engine, store, grace, stop, serving: Mutex::new(Some(serving)), purging })
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let clock = system_clock();
+    match config.store {
+        StoreKind::Memory => Ok(Arc::new(MemoryStore::new(clock))),
+        StoreKind::Embedded => {
+            let options = EmbeddedOptions {
+                path: config.data.clone(),
+                data_expire_ms: seconds(config.data_expire),
+                reserve_bytes: config.disk_reserve_mib << 20,
+                clock,
+            };
+            let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await;
+            match opened {
+                Ok(store) => Ok(Arc::new(store?)),
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            }
+        }
+    }
+}
+
+/// The system's time at the start, and monotonic time since: it never goes backwards in the life of a process (architecture 5).
+pub fn system_clock() -> Clock {
+    let start = Instant::now();
+    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Arc::new(move || Millis::try_from((epoch + start.elapsed()).as_millis()).unwrap_or(Millis::MAX))
+}
+
+/// Removes finished transactions that have expired, batch by batch.
+async fn purge(store: Arc<dyn Store>, expire: Millis) {
+    loop {
+        match store.purge_finished(store.now() - expire, PURGE_BATCH).await {
+            Ok(0) => {}
+            Ok(removed) => {
+                tracing::info!(removed, "expired transactions removed");
+                continue;
+            }
+            Err(e) => tracing::warn!(error = %e, "expired transactions could not be removed; tried again later"),
+        }
+        tokio::time::sleep(PURGE_PAUSE).await;
+    }
+}
 
 impl Coordinator {
     /// A builder with the default configuration.
@@ -32,42 +180,27 @@ impl Coordinator {
         self.addr
     }
 
-    /// Resolves when the coordinator failed for good.
+    /// The engine behind the API.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Resolves with the error when the store failed for good: what it says is durable can no longer be kept, and the process must end.
     pub async fn fatal(&self) -> String {
-        std::future::pending().await
+        self.store.fatal().await.to_string()
     }
 
-    /// Stops accepting, hands over.
-    pub async fn shutdown(&self) {}
-}
-
-impl Builder {
-    /// Sets the configuration.
-    pub fn config(mut self, config: Config) -> Builder {
-        self.config = config;
-        self
-    }
-
-    /// Starts.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    pub async fn start(self) -> Result<Coordinator, StartError> {
-        let wanted = (self.config.listen, self.config.http_port);
-        let listener = tokio::net::TcpListener::bind(wanted)
-            .await
-            .map_err(|error| {
-                StartError(format!(
-                    "cannot listen on {}:{}: {error}",
-                    wanted.0, wanted.1
-                ))
-            })?;
-        let addr = listener
-            .local_addr()
-            .map_err(|error| StartError(error.to_string()))?;
-        Ok(Coordinator {
-            addr,
-            _listener: listener,
-        })
+    /// Stops accepting, lets requests and calls end for at most the configured `shutdown_timeout`, and hands over what is unfinished.
+    pub async fn shutdown(&self) {
+        self.stop.send_replace(true);
+        self.purging.abort();
+        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let served = async {
+            if let Some(serving) = serving {
+                let _ = serving.await;
+            }
+        };
+        // Requests that wait for a result end when the engine lets go of their transactions.
+        tokio::join!(served, self.engine.shutdown(self.grace));
     }
 }

@@ -1,7 +1,7 @@
 //! Topics: named lists of subscribers that messages are sent to (dtm-server.md 11). Nothing is cached: what was written is seen by the
 //! next request, on every node.
 
-use crate::api::store_error;
+use crate::store::store_error;
 use crate::store::{Kv, Store};
 use amends::wire::call::via;
 use amends::wire::http::{Subscriber, to_json};
@@ -108,10 +108,10 @@ impl Topics {
     /// The URLs of each of these topics, in the order they subscribed. Unknown topics are left out.
     pub async fn resolve(
         &self,
-        names: impl IntoIterator<Item = &str>,
+        names: &[&str],
     ) -> Result<BTreeMap<String, Vec<String>>, Error> {
         let mut all = BTreeMap::new();
-        for name in names {
+        for name in names.iter().copied() {
             if all.contains_key(name) {
                 continue;
             }
@@ -223,7 +223,7 @@ mod tests {
 
     async fn urls(topics: &Topics, name: &str) -> Vec<String> {
         topics
-            .resolve([name])
+            .resolve(&[name])
             .await
             .expect("reads")
             .remove(name)
@@ -241,7 +241,7 @@ mod tests {
         t.unsubscribe("tp", "http://h/1").await.expect("removed");
         assert_eq!(urls(&t, "tp").await, ["http://h/2?a=1&b=2"]);
         t.delete("tp").await.expect("deleted");
-        assert!(t.resolve(["tp", "none"]).await.expect("reads").is_empty());
+        assert!(t.resolve(&["tp", "none"]).await.expect("reads").is_empty());
         t.subscribe("tp", "http://h/3", "")
             .await
             .expect("made again");

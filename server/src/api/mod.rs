@@ -11,7 +11,6 @@ mod route;
 
 use crate::engine::Engine;
 use crate::metrics::Metrics;
-use crate::store::StoreError;
 use crate::topics::Topics;
 use ::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, Request, Response, StatusCode};
@@ -160,15 +159,6 @@ fn same(sent: &[u8], secret: &[u8]) -> bool {
                 .zip(secret)
                 .fold(0, |differs, (a, b)| differs | (a ^ b)),
         ) == 0
-}
-
-/// The error of a store as clients are told of it (rules.md 2.1).
-pub fn store_error(error: StoreError) -> Error {
-    let kind = match error {
-        StoreError::Full(_) | StoreError::Unavailable(_) => ErrorKind::Unavailable,
-        StoreError::Fatal(_) => ErrorKind::Internal,
-    };
-    Error::new(kind, error.to_string())
 }
 
 async fn read<B: Body<Data = Bytes> + Unpin>(api: &Api, body: B) -> Result<Bytes, Error> {

@@ -3,7 +3,8 @@
 use super::http::{PAGE, PAGE_MAX, global};
 use super::listen::json;
 use super::params::Params;
-use super::{Answer, Api, store_error, success, to_the_end};
+use super::{Answer, Api, success, to_the_end};
+use crate::store::store_error;
 use crate::store::Kv;
 use ::http::StatusCode;
 use amends::options::MAX_SECONDS;

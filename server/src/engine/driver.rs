@@ -116,7 +116,7 @@ async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox) -> Option<(Tr
             None
         }
         Err(e) => {
-            mailbox.refuse(&store_error(&e));
+            mailbox.refuse(&store_error(e));
             None
         }
     }
@@ -163,7 +163,7 @@ async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Trans
         }
         Ok(Created::Exists(_)) => Creation::Exists(Event::Ask { request: resubmit(&tx), wait, answer }),
         Err(e) => {
-            let _ = answer.send(Err(store_error(&e)));
+            let _ = answer.send(Err(store_error(e)));
             Creation::Refused
         }
     }
@@ -308,7 +308,7 @@ impl<'e> Driver<'e> {
                     self.inbox.push_back(Event::Ask { request, wait, answer });
                 }
                 Err(Lost::Refused(e)) => {
-                    let _ = answer.send(Err(store_error(&e)));
+                    let _ = answer.send(Err(store_error(e.clone())));
                     self.recover(Lost::Refused(e)).await;
                 }
             },

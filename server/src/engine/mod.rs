@@ -14,7 +14,7 @@ use crate::store::{Store, store_error};
 use crate::telemetry::LogLimiter;
 use crate::topics::Topics;
 use amends::coordinator::{Env, Transaction};
-use amends::{Error, ErrorKind, Gid, Millis, Policy};
+use amends::{Error, Gid, Millis, Policy};
 use driver::Start;
 use mailbox::{Answer, Mailbox, Message};
 use std::collections::HashMap;
@@ -28,6 +28,8 @@ use tokio::sync::Notify;
 pub struct Parts {
     /// Where transactions live.
     pub store: Arc<dyn Store>,
+    /// Subscribers of messages.
+    pub topics: Arc<Topics>,
     /// What makes calls.
     pub transport: Arc<dyn Transport>,
     /// How many calls at a time.
@@ -51,7 +53,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     policy: Policy,
     in_flight_max: usize,
-    topics: Topics,
+    topics: Arc<Topics>,
     drivers: Mutex<HashMap<Gid, Arc<Mailbox>>>,
     /// Requests that wait for the result of a transaction that is not driven yet.
     early: Mutex<HashMap<Gid, Vec<Answer>>>,
@@ -69,7 +71,7 @@ impl Engine {
         // Only jitter and gids come from it; the fallback is as good for the first and never meets the second.
         let _ = getrandom::fill(&mut seed);
         let engine = Arc::new(Engine {
-            topics: Topics::new(parts.store.clone(), parts.policy.limits.clone()),
+            topics: parts.topics,
             store: parts.store,
             transport: parts.transport,
             slots: parts.slots,
@@ -104,16 +106,6 @@ impl Engine {
         &self.store
     }
 
-    /// Topics.
-    pub fn topics(&self) -> &Topics {
-        &self.topics
-    }
-
-    /// What is counted.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
     /// Transactions being driven.
     pub fn driven(&self) -> usize {
         self.drivers().len()
@@ -124,11 +116,15 @@ impl Engine {
         self.slots.calls_in_flight()
     }
 
-    /// A new gid. Fails when the system has no random bytes.
-    pub fn new_gid(&self) -> Result<Gid, Error> {
+    /// A new gid.
+    pub fn new_gid(&self) -> Gid {
         let mut bytes = [0u8; 16];
-        getrandom::fill(&mut bytes).map_err(|e| Error::new(ErrorKind::Internal, format!("no random bytes: {e}")))?;
-        Ok(Gid::random(bytes))
+        if getrandom::fill(&mut bytes).is_err() {
+            // The system has no random bytes: the generator of jitter was seeded well, or is at least never the same twice.
+            bytes[..8].copy_from_slice(&self.random().to_le_bytes());
+            bytes[8..].copy_from_slice(&self.random().to_le_bytes());
+        }
+        Gid::random(bytes)
     }
 
     /// Stops driving: calls on the wire end (for at most `limit`), everything is let go of with what is known, nothing new is claimed.
@@ -227,7 +223,7 @@ impl Engine {
 
     /// Reads a record that a request only looks at.
     async fn read(&self, gid: &Gid) -> Result<Option<Transaction>, Error> {
-        let Some(mut record) = self.store.load(gid).await.map_err(|e| store_error(&e))? else { return Ok(None) };
+        let Some(mut record) = self.store.load(gid).await.map_err(store_error)? else { return Ok(None) };
         // It is not driven from this copy: nothing is to be marked on it.
         record.exact = true;
         Transaction::load(&record, self.now(), &self.policy).map(Some)

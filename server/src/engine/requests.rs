@@ -15,10 +15,10 @@ type Answered = oneshot::Receiver<Result<(), Error>>;
 
 impl Engine {
     /// Stores a transaction that is not decided yet. Again for one that is prepared: success, and nothing changes.
-    pub async fn prepare(&self, req: &GlobalRequest) -> Result<(), Error> {
+    pub async fn prepare(&self, req: GlobalRequest) -> Result<(), Error> {
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
         // A repeated prepare is answered by the stored status, whatever else it says; it need not resolve its topics again.
-        let unresolved = admit::topics(req).next().is_some();
+        let unresolved = admit::topics(&req).next().is_some();
         let unasked = req.trans_type == TransType::Msg.as_str() && req.query_prepared.is_empty();
         if (unresolved || unasked)
             && let Some(mut tx) = self.read(&gid).await?
@@ -28,7 +28,7 @@ impl Engine {
         if unasked {
             return Err(Error::invalid("query_prepared is empty: a message that is prepared needs a URL to ask whether to deliver it"));
         }
-        let def = self.define(req).await?;
+        let def = self.define(&req).await?;
         if def.trans_type == TransType::Workflow {
             return Err(Error::invalid("a workflow is prepared by prepareWorkflow"));
         }
@@ -52,7 +52,7 @@ impl Engine {
         fx.calls.iter().for_each(|c| tx.withdraw(c.id));
         let (_, save) = tx.take_save(false);
         let due = save.index.due;
-        match self.store.create(tx.gid().clone(), save).await.map_err(|e| store_error(&e))? {
+        match self.store.create(tx.gid().clone(), save).await.map_err(store_error)? {
             Created::New => {
                 if let Some(due) = due {
                     self.timer.hint(due);
@@ -68,34 +68,37 @@ impl Engine {
 
     /// Submits: stores what is new and drives it, or decides what was prepared. Waits for the result if the request says so
     /// (rules.md 2.3).
-    pub async fn submit(self: &Arc<Self>, req: &GlobalRequest) -> Result<(), Error> {
+    pub async fn submit(self: &Arc<Self>, req: GlobalRequest) -> Result<(), Error> {
         let trans_type = admit::trans_type(&req.trans_type)?;
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
         if trans_type == TransType::Workflow {
-            return self.ask(&gid, end(req, &self.policy.limits)?, false).await;
+            return self.ask(&gid, end(&req, &self.policy.limits)?, false).await;
         }
         let creates = matches!(trans_type, TransType::Saga | TransType::Msg);
-        let by_topic = creates && admit::topics(req).next().is_some();
-        if !creates || (by_topic && self.store.load(&gid).await.map_err(|e| store_error(&e))?.is_some()) {
+        let by_topic = creates && admit::topics(&req).next().is_some();
+        if !creates || (by_topic && self.store.load(&gid).await.map_err(store_error)?.is_some()) {
             let options = Box::new(Options { wait_result: false, ..req.options(&self.policy.limits)? });
             return self.ask(&gid, Request::Submit { trans_type, options, custom_data: req.custom_data.clone() }, req.wait_result).await;
         }
-        let tx = Transaction::new(self.define(req).await?, Status::Submitted, self.now());
+        let tx = Transaction::new(self.define(&req).await?, Status::Submitted, self.now());
         let (answer, answered) = oneshot::channel();
-        {
-            let mut drivers = self.drivers();
-            match drivers.get(&gid) {
-                Some(mailbox) => mailbox.post(Message::Ask { request: resubmit(&tx), wait: req.wait_result, answer }),
-                None if drivers.len() < self.in_flight_max && !self.stopping() => {
-                    self.spawn(&mut drivers, gid, Start::New(Box::new(tx), req.wait_result, answer), None);
-                }
-                None => {
-                    drop(drivers);
-                    return self.store_for_later(tx, req.wait_result, answer, answered).await;
-                }
-            }
+        match self.drive_new(tx, req.wait_result, answer) {
+            None => received(answered).await,
+            Some((tx, answer)) => self.store_for_later(*tx, req.wait_result, answer, answered).await,
         }
-        received(answered).await
+    }
+
+    /// Drives a new transaction, or hands the submit to who drives its gid. Gives it back where there is no room.
+    fn drive_new(self: &Arc<Self>, tx: Transaction, wait: bool, answer: Answer) -> Option<(Box<Transaction>, Answer)> {
+        let mut drivers = self.drivers();
+        match drivers.get(tx.gid()) {
+            Some(mailbox) => mailbox.post(Message::Ask { request: resubmit(&tx), wait, answer }),
+            None if drivers.len() < self.in_flight_max && !self.stopping() => {
+                self.spawn(&mut drivers, tx.gid().clone(), Start::New(Box::new(tx), wait, answer), None);
+            }
+            None => return Some((Box::new(tx), answer)),
+        }
+        None
     }
 
     /// There is no room: stores what is new, to be driven when there is. A wait goes on beyond the limit, to its end (rules.md 4.5).
@@ -136,7 +139,7 @@ impl Engine {
     }
 
     /// Undoes a tcc or xa, or withdraws a prepared message.
-    pub async fn abort(self: &Arc<Self>, req: &GlobalRequest) -> Result<(), Error> {
+    pub async fn abort(self: &Arc<Self>, req: GlobalRequest) -> Result<(), Error> {
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
         self.ask(&gid, Request::Abort { reason: req.rollback_reason.clone() }, req.wait_result).await
     }
@@ -149,8 +152,8 @@ impl Engine {
     }
 
     /// Stores rows of a tcc, xa or workflow that is prepared (rules.md 2.5).
-    pub async fn register_branch(&self, req: &BranchRequest) -> Result<(), Error> {
-        let reg = admit::register(req, &self.policy.limits)?;
+    pub async fn register_branch(&self, req: BranchRequest) -> Result<(), Error> {
+        let reg = admit::register(&req, &self.policy.limits)?;
         let workflow = reg.trans_type == TransType::Workflow;
         let now = self.now();
         let append = Append {
@@ -160,7 +163,7 @@ impl Engine {
             part: reg.registration.part(now),
             due: workflow.then(|| admit::workflow_due(now, self.policy.retry_interval, self.policy.request_timeout)),
         };
-        let appended = self.store.append(append).await.map_err(|e| store_error(&e))?;
+        let appended = self.store.append(append).await.map_err(store_error)?;
         let run = &reg.registration.run;
         match appended {
             Appended::Done => Ok(()),
@@ -186,8 +189,8 @@ impl Engine {
     }
 
     /// Stores a workflow, or finds it, and returns it with its progress.
-    pub async fn prepare_workflow(self: &Arc<Self>, req: &GlobalRequest) -> Result<Transaction, Error> {
-        let def = self.define(req).await?;
+    pub async fn prepare_workflow(self: &Arc<Self>, req: GlobalRequest) -> Result<Transaction, Error> {
+        let def = self.define(&req).await?;
         if def.trans_type != TransType::Workflow {
             return Err(Error::invalid(format!("trans_type is {}: prepareWorkflow takes workflow", def.trans_type)));
         }
@@ -213,7 +216,7 @@ impl Engine {
 
     /// Transactions as they are stored, ordered by gid, and the position of the next page.
     pub async fn list(&self, filter: Filter, position: Option<String>, limit: usize) -> Result<(Vec<Transaction>, Option<String>), Error> {
-        let page = self.store.list(filter, position, limit).await.map_err(|e| store_error(&e))?;
+        let page = self.store.list(filter, position, limit).await.map_err(store_error)?;
         let mut all = Vec::with_capacity(page.records.len());
         for mut record in page.records {
             record.exact = true;
@@ -230,7 +233,7 @@ impl Engine {
 
     /// The same for up to `limit` transactions that are due later than `after`; how many, and whether there are more.
     pub async fn reset_all(self: &Arc<Self>, after: Millis, limit: usize) -> Result<(usize, bool), Error> {
-        let (gids, more) = self.store.due_later(after, limit).await.map_err(|e| store_error(&e))?;
+        let (gids, more) = self.store.due_later(after, limit).await.map_err(store_error)?;
         for gid in &gids {
             match self.ask(gid, Request::Reset, false).await {
                 Err(e) if e.kind() != ErrorKind::UnknownGid => return Err(e),

@@ -242,3 +242,12 @@ fn locked<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// A store's error as a caller sees it (rules.md 2.1).
+pub fn store_error(error: StoreError) -> amends::Error {
+    let kind = match error {
+        StoreError::Full(_) | StoreError::Unavailable(_) => amends::ErrorKind::Unavailable,
+        StoreError::Fatal(_) => amends::ErrorKind::Internal,
+    };
+    amends::Error::new(kind, error.to_string())
+}
