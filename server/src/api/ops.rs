@@ -4,8 +4,7 @@ use super::http::{PAGE, PAGE_MAX, global};
 use super::listen::json;
 use super::params::Params;
 use super::{Answer, Api, success, to_the_end};
-use crate::store::store_error;
-use crate::store::Kv;
+use crate::store::{Kv, StoreError, store_error};
 use ::http::StatusCode;
 use amends::options::MAX_SECONDS;
 use amends::time::seconds;
@@ -149,17 +148,17 @@ fn values(kvs: &[Kv], next_position: Option<&str>) -> Answer {
     )
 }
 
-/// Whether the store takes a write now; if not, 503 says why.
-pub(super) async fn ready(api: &Api) -> Result<Answer, Error> {
-    match tokio::time::timeout(READY_TIMEOUT, api.engine.store().ping()).await {
+/// Whether the store takes a write now, as `ping` finds; if not, 503 says why.
+pub(super) async fn ready(
+    ping: impl Future<Output = Result<(), StoreError>>,
+) -> Result<Answer, Error> {
+    let refused = |why: String| Err(Error::new(ErrorKind::Unavailable, why));
+    match tokio::time::timeout(READY_TIMEOUT, ping).await {
         Ok(Ok(())) => Ok(json(StatusCode::OK, r#"{"status":"ok"}"#)),
-        Ok(Err(error)) => Err(Error::new(ErrorKind::Unavailable, error.to_string())),
-        Err(_) => Err(Error::new(
-            ErrorKind::Unavailable,
-            format!(
-                "the store did not answer within {} s",
-                READY_TIMEOUT.as_secs()
-            ),
+        Ok(Err(error)) => refused(error.to_string()),
+        Err(_) => refused(format!(
+            "the store did not answer within {} s",
+            READY_TIMEOUT.as_secs()
         )),
     }
 }

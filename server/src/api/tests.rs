@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::{StoreError, store_error};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -60,4 +61,22 @@ fn tokens_are_compared_whole() {
     assert!(!same(b"secreT", b"secret"));
     assert!(!same(b"secret1", b"secret"));
     assert!(!same(b"", b"secret"));
+}
+
+#[tokio::test]
+async fn readiness_says_why_not() {
+    let full = async { Err(StoreError::Full("1 MiB free".into())) };
+    let error = ops::ready(full).await.expect_err("not ready");
+    let answer = refusal(&error);
+    assert_eq!(answer.status(), 503);
+    assert!(error.message().starts_with("disk_full"), "{error}");
+    let failed = async { Err(StoreError::Fatal("torn".into())) };
+    assert_eq!(
+        refusal(&ops::ready(failed).await.expect_err("not ready")).status(),
+        503
+    );
+    assert_eq!(
+        ops::ready(async { Ok(()) }).await.expect("ready").status(),
+        200
+    );
 }
