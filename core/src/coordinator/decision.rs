@@ -23,13 +23,16 @@ pub fn step(tx: &mut Transaction, input: Input, env: &Env<'_>) -> Result<Effects
         Input::Result(id, outcome) => record(tx, id, outcome, env, &mut fx),
         Input::Request(request) => ask(tx, request, env, &mut fx)?,
         Input::Panicked => {
-            tx.state.attention = true;
+            tx.live.paused_until = env.now.saturating_add(env.policy.base_interval(&tx.def.options));
+            tx.state.attention = !tx.state.status.is_final();
             change(tx, env, &mut fx, When::Now);
-            fx.wake(env.now + env.policy.base_interval(&tx.def.options));
         }
     }
-    // After a panic nothing is tried before its pause is over.
-    if !tx.state.status.is_final() && fx.wake_at.is_none() {
+    if tx.state.status.is_final() {
+    } else if env.now < tx.live.paused_until {
+        // After a panic nothing is tried before its pause is over, whatever else comes in.
+        fx.wake(tx.live.paused_until);
+    } else {
         match tx.def.trans_type {
             TransType::Saga => saga::advance(tx, env, &mut fx),
             TransType::Msg => msg::advance(tx, env, &mut fx),
@@ -302,6 +305,7 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
         }
         Request::Reset => {
             if !status.is_final() {
+                tx.live.paused_until = 0;
                 tx.state.root.due = 0;
                 tx.live.callback_due = tx.live.callback_due.min(env.now);
                 tx.rows.iter_mut().filter(|r| r.state.status == BranchStatus::Prepared).for_each(|r| r.state.due = 0);
