@@ -68,6 +68,8 @@ pub(super) fn decide(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, stat
     }
     if status == Status::Submitted {
         tx.state.submitted = Some(env.now);
+        // Nobody is asked any more: errors of the check-back count for nothing.
+        tx.state.root = RowState::default();
     }
     if status.is_final() {
         tx.state.finished = Some(env.now);
