@@ -259,6 +259,9 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
             if trans_type != ty {
                 return Err(wrong_state(tx, format!("gid {} is a {ty}, not a {trans_type}: cannot sumbmit. FAILURE", tx.def.gid)));
             }
+            if ty == TransType::Workflow {
+                return Err(Error::invalid("a workflow is not submitted to be driven: its submit names the status it ended in"));
+            }
             match status {
                 Status::Submitted => Ok(()),
                 Status::Prepared => {
@@ -272,6 +275,9 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
         Request::End { status: end, reason, result } => {
             if ty != TransType::Workflow {
                 return Err(wrong_state(tx, format!("gid {} is a {ty}, not a workflow. FAILURE", tx.def.gid)));
+            }
+            if !end.is_final() {
+                return Err(Error::invalid(format!("status is {:?}: a workflow ends as succeed or failed", end.as_str())));
             }
             if status == end && tx.state.forced.is_none() {
                 return Ok(());
