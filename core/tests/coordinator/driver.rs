@@ -3,11 +3,12 @@
 
 use amends::coordinator::admit::{define, register};
 use amends::coordinator::record::{Index, Part, Record, Save};
+use amends::coordinator::transaction::{Custom, RowState};
 use amends::coordinator::{
     Alert, Call, CallId, Effects, Env, Input, Request, Transaction, When, step,
 };
 use amends::wire::request::{BranchRequest, GlobalRequest};
-use amends::{Error, Gid, Millis, Outcome, Policy, Status, TransType};
+use amends::{Error, Millis, Outcome, Policy, Status, TransType};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -318,11 +319,15 @@ impl World {
                     "{} before it is decided durably",
                     name(&call)
                 ),
-                "action" | "confirm" | "commit" => assert!(
-                    stored == Status::Submitted,
-                    "{} before it is decided durably ({stored})",
-                    name(&call)
-                ),
+                "action" | "confirm" | "commit" => {
+                    assert_eq!(
+                        stored,
+                        Status::Submitted,
+                        "{} before it is decided durably",
+                        name(&call)
+                    );
+                    self.check_levels(&call);
+                }
                 _ => {}
             }
             self.sent.push(name(&call));
@@ -504,7 +509,7 @@ impl World {
     }
 
     /// Progress of a row.
-    pub(crate) fn row(&self, which: &str) -> &amends::coordinator::transaction::RowState {
+    pub(crate) fn row(&self, which: &str) -> &RowState {
         let row = self
             .tx
             .rows()
@@ -519,7 +524,21 @@ impl World {
         self.tx.due().map(|at| at - self.now)
     }
 
-    pub(crate) fn gid(&self) -> &Gid {
-        self.tx.gid()
+    /// An action starts only when every success two levels back is durable (rules.md 1.2).
+    fn check_levels(&self, call: &Call) {
+        let (Custom::Saga(orders), CallId::Row(i)) = (&self.tx.definition().custom, call.id) else {
+            return;
+        };
+        let stored = Transaction::load(&self.record, self.now, &self.policy)
+            .expect("a record that was saved");
+        for two_back in orders.before(i / 2).iter().flat_map(|b| orders.before(*b)) {
+            let state = stored.rows()[2 * two_back + 1].state.status;
+            assert_eq!(
+                state.as_str(),
+                "succeed",
+                "{} runs though step {two_back} is not durable",
+                name(call)
+            );
+        }
     }
 }

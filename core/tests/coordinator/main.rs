@@ -2,10 +2,10 @@
 //! They drive `amends::coordinator::step` with a virtual clock and a store in memory; see [`driver::World`].
 
 mod driver;
-//mod durability;
-//mod faults;
-//mod faults_liveness;
-//mod faults_validation;
+mod durability;
+mod faults;
+mod faults_liveness;
+mod faults_validation;
 //mod limits;
 mod msg;
 mod phase2;
