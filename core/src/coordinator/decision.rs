@@ -286,6 +286,7 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
             if status != Status::Prepared || decided.is_some_and(|d| d != end) {
                 return Err(refused(&tx.def.gid, Some(status)));
             }
+            super::admit::within("result", result.len(), env.policy.limits.result)?;
             tx.set_result(result, env.now);
             decide(tx, env, fx, end, &reason);
             Ok(())
@@ -353,6 +354,7 @@ fn amend(tx: &mut Transaction, new: crate::options::Options, custom_data: String
         concurrent: old.concurrent || new.concurrent,
         branch_headers: if new.branch_headers.is_empty() { old.branch_headers.clone() } else { new.branch_headers },
     };
+    super::admit::within("custom_data", custom_data.len(), env.policy.limits.custom_data)?;
     let custom_data = if custom_data.is_empty() { tx.def.custom_data.clone() } else { custom_data };
     if merged == tx.def.options && custom_data == tx.def.custom_data {
         return Ok(());
