@@ -183,7 +183,8 @@ fn record(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx:
 /// Counts the error of a call, backs off, and alerts where it is time to.
 pub(super) fn errored(tx: &mut Transaction, id: CallId, text: String, env: &Env<'_>, fx: &mut Effects) {
     let base = env.policy.base_interval(&tx.def.options);
-    let text = cut(&text, env.policy.limits.reason);
+    // JSON makes six bytes of a control character: a thousand of such texts would pass the limit of the state.
+    let text = cut(&text.replace(char::is_control, " "), env.policy.limits.reason);
     // One long text is enough: the state stays small whatever number of branches fails.
     tx.rows.iter_mut().filter(|r| r.state.error.len() > ERROR_KEPT).for_each(|r| r.state.error = cut(&r.state.error, ERROR_KEPT));
     let (row, url): (&mut RowState, &String) = match id {
