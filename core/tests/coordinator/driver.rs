@@ -538,14 +538,23 @@ impl World {
         let (Custom::Saga(orders), CallId::Row(i)) = (&self.tx.definition().custom, call.id) else {
             return;
         };
+        let two_back: Vec<usize> = orders
+            .before(i / 2)
+            .iter()
+            .flat_map(|b| orders.before(*b))
+            .copied()
+            .collect();
+        if two_back.is_empty() {
+            return;
+        }
         let stored = Transaction::load(&self.record, self.now, &self.policy)
             .expect("a record that was saved");
-        for two_back in orders.before(i / 2).iter().flat_map(|b| orders.before(*b)) {
-            let state = stored.rows()[2 * two_back + 1].state.status;
+        for step in two_back {
+            let status = stored.rows()[2 * step + 1].state.status.as_str();
             assert_eq!(
-                state.as_str(),
+                status,
                 "succeed",
-                "{} runs though step {two_back} is not durable",
+                "{} runs though step {step} is not durable",
                 name(call)
             );
         }
