@@ -87,7 +87,8 @@ pub fn trans_type(word: &str) -> Result<TransType, Error> {
     TransType::parse(word).ok_or_else(|| Error::invalid(format!("unknow trans type: {word} (known: msg, saga, tcc, xa, workflow)")))
 }
 
-fn within(what: &str, size: usize, max: usize) -> Result<(), Error> {
+/// Refuses what is too long, naming field and limit.
+pub(super) fn within(what: &str, size: usize, max: usize) -> Result<(), Error> {
     if size > max {
         return Err(Error::invalid(format!("{what} has {size} bytes, the limit is {max}")));
     }

@@ -193,6 +193,7 @@ impl Transaction {
             }
         }
         tx.live.unsure_until = self.live.unsure_until;
+        tx.live.paused_until = self.live.paused_until;
         tx.live.built = self.live.built;
         tx.live.acked = self.live.built;
         tx.live.decision = self.live.built;

@@ -23,13 +23,16 @@ pub fn step(tx: &mut Transaction, input: Input, env: &Env<'_>) -> Result<Effects
         Input::Result(id, outcome) => record(tx, id, outcome, env, &mut fx),
         Input::Request(request) => ask(tx, request, env, &mut fx)?,
         Input::Panicked => {
-            tx.state.attention = true;
+            tx.live.paused_until = env.now.saturating_add(env.policy.base_interval(&tx.def.options));
+            tx.state.attention = !tx.state.status.is_final();
             change(tx, env, &mut fx, When::Now);
-            fx.wake(env.now + env.policy.base_interval(&tx.def.options));
         }
     }
-    // After a panic nothing is tried before its pause is over.
-    if !tx.state.status.is_final() && fx.wake_at.is_none() {
+    if tx.state.status.is_final() {
+    } else if env.now < tx.live.paused_until {
+        // After a panic nothing is tried before its pause is over, whatever else comes in.
+        fx.wake(tx.live.paused_until);
+    } else {
         match tx.def.trans_type {
             TransType::Saga => saga::advance(tx, env, &mut fx),
             TransType::Msg => msg::advance(tx, env, &mut fx),
@@ -65,6 +68,8 @@ pub(super) fn decide(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, stat
     }
     if status == Status::Submitted {
         tx.state.submitted = Some(env.now);
+        // Nobody is asked any more: errors of the check-back count for nothing.
+        tx.state.root = RowState::default();
     }
     if status.is_final() {
         tx.state.finished = Some(env.now);
@@ -178,7 +183,8 @@ fn record(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx:
 /// Counts the error of a call, backs off, and alerts where it is time to.
 pub(super) fn errored(tx: &mut Transaction, id: CallId, text: String, env: &Env<'_>, fx: &mut Effects) {
     let base = env.policy.base_interval(&tx.def.options);
-    let text = cut(&text, env.policy.limits.reason);
+    // JSON makes six bytes of a control character: a thousand of such texts would pass the limit of the state.
+    let text = cut(&text.replace(char::is_control, " "), env.policy.limits.reason);
     // One long text is enough: the state stays small whatever number of branches fails.
     tx.rows.iter_mut().filter(|r| r.state.error.len() > ERROR_KEPT).for_each(|r| r.state.error = cut(&r.state.error, ERROR_KEPT));
     let (row, url): (&mut RowState, &String) = match id {
@@ -254,6 +260,9 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
             if trans_type != ty {
                 return Err(wrong_state(tx, format!("gid {} is a {ty}, not a {trans_type}: cannot sumbmit. FAILURE", tx.def.gid)));
             }
+            if ty == TransType::Workflow {
+                return Err(Error::invalid("a workflow is not submitted to be driven: its submit names the status it ended in"));
+            }
             match status {
                 Status::Submitted => Ok(()),
                 Status::Prepared => {
@@ -268,6 +277,9 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
             if ty != TransType::Workflow {
                 return Err(wrong_state(tx, format!("gid {} is a {ty}, not a workflow. FAILURE", tx.def.gid)));
             }
+            if !end.is_final() {
+                return Err(Error::invalid(format!("status is {:?}: a workflow ends as succeed or failed", end.as_str())));
+            }
             if status == end && tx.state.forced.is_none() {
                 return Ok(());
             }
@@ -275,6 +287,7 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
             if status != Status::Prepared || decided.is_some_and(|d| d != end) {
                 return Err(refused(&tx.def.gid, Some(status)));
             }
+            super::admit::within("result", result.len(), env.policy.limits.result)?;
             tx.set_result(result, env.now);
             decide(tx, env, fx, end, &reason);
             Ok(())
@@ -302,6 +315,7 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
         }
         Request::Reset => {
             if !status.is_final() {
+                tx.live.paused_until = 0;
                 tx.state.root.due = 0;
                 tx.live.callback_due = tx.live.callback_due.min(env.now);
                 tx.rows.iter_mut().filter(|r| r.state.status == BranchStatus::Prepared).for_each(|r| r.state.due = 0);
@@ -341,6 +355,7 @@ fn amend(tx: &mut Transaction, new: crate::options::Options, custom_data: String
         concurrent: old.concurrent || new.concurrent,
         branch_headers: if new.branch_headers.is_empty() { old.branch_headers.clone() } else { new.branch_headers },
     };
+    super::admit::within("custom_data", custom_data.len(), env.policy.limits.custom_data)?;
     let custom_data = if custom_data.is_empty() { tx.def.custom_data.clone() } else { custom_data };
     if merged == tx.def.options && custom_data == tx.def.custom_data {
         return Ok(());

@@ -5,19 +5,19 @@ use super::decision::{call_row, decide};
 use super::event::{Effects, Env};
 use super::transaction::Transaction;
 use crate::branch::{BranchStatus, Op, Status, TransType};
-use crate::time::SECOND;
+use crate::time::{SECOND, seconds};
 
 pub(crate) fn advance(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
     if tx.state.status == Status::Prepared {
-        let seconds = match tx.def.options.timeout_to_fail {
-            0 => (env.policy.timeout_to_fail / SECOND) as u64,
-            s => s,
+        let limit = match tx.def.options.timeout_to_fail {
+            0 => env.policy.timeout_to_fail,
+            s => seconds(s),
         };
-        let at = tx.state.created.saturating_add(crate::time::seconds(seconds));
+        let at = tx.state.created.saturating_add(limit);
         if env.now < at {
             return fx.wake(at);
         }
-        decide(tx, env, fx, Status::Aborting, &format!("Timeout after {seconds} seconds"));
+        decide(tx, env, fx, Status::Aborting, &format!("Timeout after {} seconds", limit / SECOND));
     }
     let xa = tx.def.trans_type == TransType::Xa;
     let (op, end) = match (xa, tx.state.status) {

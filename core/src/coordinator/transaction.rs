@@ -235,6 +235,8 @@ pub(crate) struct Live {
     pub(crate) decision: u64,
     /// Until then a call of an earlier process may be on its way.
     pub(crate) unsure_until: Millis,
+    /// Nothing is tried before: the step before panicked.
+    pub(crate) paused_until: Millis,
     /// A check-back or callback is on its way.
     pub(crate) root_calling: bool,
     /// A workflow's callback is not due before.

@@ -1,0 +1,173 @@
+//! Records: what a damaged or foreign one is answered with, and what a save holds (architecture 4).
+
+use crate::driver::{START, World, error, msg, saga, with, workflow};
+use amends::coordinator::Transaction;
+use amends::coordinator::record::Record;
+use amends::{ErrorKind, Outcome, Policy, Status};
+use bytes::Bytes;
+use serde_json::json;
+
+fn load(record: &Record) -> Result<Transaction, amends::Error> {
+    Transaction::load(record, START, &Policy::default())
+}
+
+#[test]
+fn a_damaged_record_is_a_readable_error() {
+    let w = World::submit(saga(2));
+    let whole = &w.record.parts[0].bytes;
+    for cut in 0..whole.len() {
+        let mut r = w.record.clone();
+        r.parts[0].bytes = whole.slice(..cut);
+        let e = load(&r).expect_err("cut");
+        assert_eq!(e.kind(), ErrorKind::Internal);
+        assert!(
+            e.message()
+                .starts_with("the stored record of g is damaged: "),
+            "{e}"
+        );
+    }
+    for i in 0..whole.len() {
+        let mut r = w.record.clone();
+        let mut bytes = whole.to_vec();
+        bytes[i] ^= 0x55;
+        r.parts[0].bytes = Bytes::from(bytes);
+        // Whatever it becomes, it is an error or another transaction, never a panic.
+        drop(load(&r));
+    }
+    let mut r = w.record.clone();
+    r.parts.clear();
+    assert!(
+        load(&r)
+            .expect_err("nothing")
+            .message()
+            .contains("no parts")
+    );
+    r.parts = vec![w.record.parts[0].clone(), w.record.parts[0].clone()];
+    assert!(
+        load(&r)
+            .expect_err("defined twice")
+            .message()
+            .contains("unknown kind")
+    );
+    for state in ["", "{", "{}", "[]"] {
+        let r = Record {
+            state: Bytes::from(state),
+            ..w.record.clone()
+        };
+        assert_eq!(load(&r).expect_err(state).kind(), ErrorKind::Internal);
+    }
+}
+
+#[test]
+fn another_format_is_refused_by_its_number() {
+    let w = World::submit(saga(1));
+    let state = String::from_utf8(w.record.state.to_vec()).expect("JSON is text");
+    let r = Record {
+        state: Bytes::from(state.replacen("\"format\":1", "\"format\":2", 1)),
+        ..w.record.clone()
+    };
+    let e = load(&r).expect_err("format 2");
+    assert!(
+        e.message().contains("format 2") && e.message().contains("format 1"),
+        "{e}"
+    );
+    let mut r = w.record.clone();
+    let mut bytes = r.parts[0].bytes.to_vec();
+    bytes[0] = 9;
+    r.parts[0].bytes = Bytes::from(bytes);
+    assert_eq!(
+        load(&r).expect_err("part of format 9").kind(),
+        ErrorKind::Internal
+    );
+}
+
+#[test]
+fn progress_of_a_row_that_is_not_there_is_damage() {
+    let shorter = World::submit(saga(1));
+    let mut w = World::submit(saga(2));
+    w.succeed(&["01 action"]);
+    w.answer("02 action", error("down"));
+    w.let_go();
+    let r = Record {
+        parts: shorter.record.parts.clone(),
+        ..w.record.clone()
+    };
+    assert!(
+        load(&r)
+            .expect_err("row 3 of 2")
+            .message()
+            .contains("row 3")
+    );
+}
+
+#[test]
+fn payloads_are_written_once_and_states_stay_small() {
+    let fat = "p".repeat(100_000);
+    let mut w = World::submit(with(msg(3), json!({"payloads": [fat, fat, fat]})));
+    assert!(w.record.parts[0].bytes.len() > 300_000);
+    for which in ["01 action", "02 action"] {
+        w.succeed(&[which]);
+    }
+    w.answer("03 action", Outcome::Ongoing);
+    w.let_go();
+    assert_eq!(w.record.parts.len(), 1);
+    assert!(w.record.state.len() < 400, "{}", w.record.state.len());
+}
+
+#[test]
+fn a_submit_that_says_nothing_new_adds_no_part() {
+    let mut w = World::prepare(saga(2));
+    w.submit_again(saga(2)).expect("accepted");
+    assert_eq!(w.record.parts.len(), 1);
+    let mut w = World::prepare(saga(2));
+    w.submit_again(with(saga(2), json!({"retry_limit": 3})))
+        .expect("accepted");
+    assert_eq!(w.record.parts.len(), 2);
+    w.crash();
+    assert_eq!(w.tx.definition().options.retry_limit, 3);
+}
+
+#[test]
+fn the_index_says_what_stores_need() {
+    let mut w = World::submit(saga(1));
+    let i = &w.record.index;
+    assert_eq!(
+        (i.status, i.created, i.finished, i.attempts, i.driven),
+        (Status::Submitted, START, None, 0, true)
+    );
+    w.now += 50;
+    w.succeed(&["01 action"]);
+    let i = &w.record.index;
+    assert_eq!(
+        (i.status, i.due, i.finished, i.driven),
+        (Status::Succeed, None, Some(START + 50), false),
+        "nobody holds what has ended"
+    );
+}
+
+#[test]
+fn registered_rows_keep_their_order_and_their_progress_across_loads() {
+    let mut w = World::prepare(crate::driver::empty("tcc"));
+    w.register_branches(3);
+    w.submit_again(crate::driver::empty("tcc"))
+        .expect("accepted");
+    w.succeed(&["03 confirm"]);
+    w.answer("02 confirm", Outcome::Ongoing);
+    w.let_go();
+    let before = w.tx.clone();
+    w.load();
+    assert_eq!(
+        w.tx.rows().iter().map(|r| &r.state).collect::<Vec<_>>(),
+        before.rows().iter().map(|r| &r.state).collect::<Vec<_>>()
+    );
+    assert_eq!(w.rows(), "p,p,p,p,p,s");
+}
+
+#[test]
+fn binary_results_and_unusual_texts_survive() {
+    let odd = "\u{0}\"\\\n</script>\u{2028}é🦀";
+    let mut w = World::prepare(with(workflow(), json!({"branch_headers": {"x": "a b"}})));
+    w.end(Status::Failed, odd, odd).expect("accepted");
+    w.load();
+    assert_eq!((w.reason(), w.tx.result()), (odd, odd));
+}
