@@ -221,7 +221,7 @@ fn limit_retries(tx: &mut Transaction, i: usize, env: &Env<'_>, fx: &mut Effects
 fn with_failure(text: &str, max: usize) -> String {
     let text = text.trim_end();
     let text = text.strip_suffix("FAILURE").map_or(text, str::trim_end);
-    format!("{} FAILURE", cut(text, max.saturating_sub(8)))
+    if text.is_empty() { "FAILURE".to_owned() } else { format!("{} FAILURE", cut(text, max.saturating_sub(8))) }
 }
 
 fn wrong_state(tx: &Transaction, message: String) -> Rejected {

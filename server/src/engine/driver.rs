@@ -90,11 +90,11 @@ async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start,
             Creation::Refused => return,
             Creation::Exists(ask) => {
                 first = Some(ask);
-                claim(engine, gid, mailbox).await
+                claim(engine, gid, mailbox, false).await
             }
         },
         Start::Claimed(record) => open(engine, gid, mailbox, &record),
-        Start::Stored => claim(engine, gid, mailbox).await,
+        Start::Stored => claim(engine, gid, mailbox, panicked).await,
     };
     let Some((tx, driven)) = tx else { return };
     let mut driver = Driver::new(engine, mailbox, tx, driven);
@@ -108,9 +108,13 @@ async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start,
 }
 
 /// Takes a stored transaction for driving; requests for one that is unknown are refused.
-async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox) -> Option<(Transaction, bool)> {
+async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: bool) -> Option<(Transaction, bool)> {
     match engine.store.claim(gid).await {
-        Ok(Some(record)) => open(engine, gid, mailbox, &record),
+        Ok(Some(mut record)) => {
+            // What the life that panicked had started is not known.
+            record.exact &= !panicked;
+            open(engine, gid, mailbox, &record)
+        }
         Ok(None) => {
             mailbox.refuse(&Error::unknown_gid(gid.as_str()));
             None
@@ -537,8 +541,9 @@ impl<'e> Driver<'e> {
         };
         self.engine.metrics.branch(tx.trans_type(), branch_id, op, outcome);
         if let Outcome::Error(text) | Outcome::Failure(text) = outcome {
+            let what = if matches!(outcome, Outcome::Error(_)) { "failed" } else { "was refused" };
             let text = amends::limits::cut(text, 300);
-            self.engine.info(tx.gid(), &format!("branch {branch_id} {op}: {text}"));
+            self.engine.info(tx.gid(), &format!("branch {branch_id} {op} {what}: {text}"));
         }
     }
 
