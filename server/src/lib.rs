@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod dispatch;
+pub mod metrics;
 pub mod store;
