@@ -1,6 +1,6 @@
 //! What a branch call costs: the built-in client against hyper-util's pooled client and against a pool whose connections are tasks.
 //!
-//! `cargo run --profile demo -p amends-server --example branch_client [ms] [in flight]` measures the three in turn, eleven times, and prints the
+//! `cargo run --profile demo -p amends-server --example branch_client [ms] [in flight] [only one]` measures the three in turn, eleven times, and prints the
 //! medians of calls per second and of this process's CPU per call; the participant runs in a second process. Linux only (reads `/proc/self/stat`).
 
 use amends::wire::call::{HttpCall, Via};
@@ -43,7 +43,11 @@ fn main() -> Result<(), AnyError> {
         let clients = [("built-in", built_in()), ("hyper-util", legacy()), ("connection tasks", tasks(host.clone()))];
         let mut cost: Vec<Vec<[f64; 3]>> = vec![Vec::new(); clients.len()];
         for _ in 0..ROUNDS {
-            for ((_, call), cost) in clients.iter().zip(&mut cost) {
+            for ((name, call), cost) in clients.iter().zip(&mut cost) {
+                if args.get(3).is_some_and(|only| only != name) {
+                    cost.push([0.0; 3]);
+                    continue;
+                }
                 cost.push(measure(call.clone(), &host, in_flight, time).await?);
             }
         }
