@@ -1,5 +1,6 @@
 //! The coordinator of Amends.
 
+pub mod alert;
 pub mod api;
 pub mod dispatch;
 pub mod metrics;
