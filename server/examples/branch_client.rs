@@ -1,7 +1,7 @@
 //! What a branch call costs: the built-in client against hyper-util's pooled client and against a pool whose connections are tasks.
 //!
-//! `cargo run --profile demo -p amends-server --example branch_client [seconds] [in flight]` prints calls per second and this process's
-//! CPU per call; the participant runs in a second process. Linux only (reads `/proc/self/stat`).
+//! `cargo run --profile demo -p amends-server --example branch_client [ms] [in flight] [only one]` measures the three in turn, eleven times, and prints the
+//! medians of calls per second and of this process's CPU per call; the participant runs in a second process. Linux only (reads `/proc/self/stat`).
 
 use amends::wire::call::{HttpCall, Via};
 use amends::{Compat, Outcome, Purpose};
@@ -21,6 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 
+/// How often each client is measured.
+const ROUNDS: usize = 11;
+
 type AnyError = Box<dyn Error + Send + Sync>;
 type Call = Arc<dyn Fn(HttpCall) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
@@ -30,17 +33,27 @@ fn main() -> Result<(), AnyError> {
     if args.get(1).is_some_and(|a| a == "participant") {
         return runtime.block_on(participant());
     }
-    let seconds: u64 = args.get(1).map_or(Ok(5), |a| a.parse())?;
+    let time = Duration::from_millis(args.get(1).map_or(Ok(1_000), |a| a.parse())?);
     let in_flight: usize = args.get(2).map_or(Ok(64), |a| a.parse())?;
     let mut child = Command::new(std::env::current_exe()?).arg("participant").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut port = String::new();
     BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut port)?;
     let host = format!("127.0.0.1:{}", port.trim());
     let outcome = runtime.block_on(async {
-        for round in 1..=3 {
-            for (name, call) in [("built-in", built_in()), ("hyper-util", legacy()), ("connection tasks", tasks(host.clone()))] {
-                measure(round, name, call, &host, in_flight, Duration::from_secs(seconds)).await?;
+        let clients = [("built-in", built_in()), ("hyper-util", legacy()), ("connection tasks", tasks(host.clone()))];
+        let mut cost: Vec<Vec<[f64; 3]>> = vec![Vec::new(); clients.len()];
+        for _ in 0..ROUNDS {
+            for ((name, call), cost) in clients.iter().zip(&mut cost) {
+                if args.get(3).is_some_and(|only| only != name) {
+                    cost.push([0.0; 3]);
+                    continue;
+                }
+                cost.push(measure(call.clone(), &host, in_flight, time).await?);
             }
+        }
+        for ((name, _), cost) in clients.iter().zip(cost) {
+            let [calls, user, system] = [0, 1, 2].map(|i| median(cost.iter().map(|c| c[i]).collect()));
+            println!("{name:<18} {calls:>8.0} calls/s  {user:>5.1} us user and {system:>5.1} us system CPU per call");
         }
         Ok(())
     });
@@ -144,7 +157,8 @@ fn tasks(host: String) -> Call {
     })
 }
 
-async fn measure(round: usize, name: &str, call: Call, host: &str, in_flight: usize, time: Duration) -> Result<(), AnyError> {
+/// Calls per second, user and system CPU per call in microseconds.
+async fn measure(call: Call, host: &str, in_flight: usize, time: Duration) -> Result<[f64; 3], AnyError> {
     let url = format!("http://{host}/api/busi/TransIn?branch_id=01&gid=23456789ABCDEFGHJKLMNP&op=action&trans_type=saga");
     let (before, start) = (cpu()?, Instant::now());
     let workers: Vec<_> = (0..in_flight)
@@ -174,15 +188,18 @@ async fn measure(round: usize, name: &str, call: Call, host: &str, in_flight: us
     for worker in workers {
         calls += worker.await?;
     }
-    let cpu = (cpu()? - before).as_secs_f64() * 1e6 / calls as f64;
-    println!("round {round}  {name:<18} {:>8.0} calls/s  {cpu:>6.1} us CPU per call", calls as f64 / start.elapsed().as_secs_f64());
-    Ok(())
+    let (user, system) = cpu()?;
+    Ok([calls as f64 / start.elapsed().as_secs_f64(), (user - before.0) / calls as f64, (system - before.1) / calls as f64])
 }
 
-/// User and system time of this process, in the kernel's ticks of 10 ms.
-fn cpu() -> Result<Duration, AnyError> {
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// User and system time of this process in microseconds; the kernel counts in ticks of 10 ms.
+fn cpu() -> Result<(f64, f64), AnyError> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     let fields: Vec<&str> = stat.rsplit_once(')').ok_or("stat")?.1.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 10))
+    Ok((fields[11].parse::<f64>()? * 1e4, fields[12].parse::<f64>()? * 1e4))
 }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, Ready, ready};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::rt::TokioIo;
@@ -121,9 +121,10 @@ impl Shared {
             return Err(Failed { text: format!("the called URL has no valid host and port: {}", target_of(url)), unreachable: false });
         };
         *connecting = true;
-        let mut conn = match self.pool.take(target.key) {
+        let mut conn = match self.pool.take(target.key).await {
             Some(conn) => conn,
-            None => self.connect(&target).await?,
+            // Boxed, or every call would carry the state of a connect about.
+            None => Box::pin(self.connect(&target)).await?,
         };
         let same_host = amends::wire::call::host(&call.url) == target.key;
         let mut request = request(call, &target, same_host, conn.host.clone())?;
@@ -137,13 +138,13 @@ impl Shared {
                 Some(unsent) if conn.reused => {
                     request = unsent;
                     *connecting = true;
-                    conn = self.connect(&target).await?;
+                    conn = Box::pin(self.connect(&target)).await?;
                 }
                 _ => return Err(broken(&shown(url), error.error(), false)),
             }
         };
         let (head, body) = answer.into_parts();
-        let (body, whole) = read(&mut conn, body, self.answer_limit).await.map_err(|e| broken(&shown(url), &e, true))?;
+        let (body, whole) = read(body, self.answer_limit).await.map_err(|e| broken(&shown(url), &e, true))?;
         if whole {
             self.pool.put(target.key, conn);
         }
@@ -152,7 +153,7 @@ impl Shared {
         Ok((head.status, location, body))
     }
 
-    async fn connect(&self, target: &Target<'_>) -> Result<Box<Conn>, Failed> {
+    async fn connect(&self, target: &Target<'_>) -> Result<Conn, Failed> {
         let host = format!("{}://{}", if target.https { "https" } else { "http" }, target.authority);
         let fail = |text: String| Failed { text, unreachable: true };
         let addresses = lookup_host((target.host, target.port))
@@ -248,11 +249,11 @@ fn of_the_connection(name: &HeaderName) -> bool {
 }
 
 /// Reads at most `limit` bytes of a body, and whether that was all of it.
-async fn read(conn: &mut Conn, mut body: Incoming, limit: usize) -> hyper::Result<(Bytes, bool)> {
+async fn read(mut body: Incoming, limit: usize) -> hyper::Result<(Bytes, bool)> {
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while !body.is_end_stream() {
-        let Some(frame) = conn.frame(&mut body).await else { break };
+        let Some(frame) = body.frame().await else { break };
         let Ok(data) = frame?.into_data() else { continue };
         let room = limit - first.len().max(more.len());
         let whole = data.len() <= room;

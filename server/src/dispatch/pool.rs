@@ -1,21 +1,18 @@
-//! Keep-alive connections: idle ones by host, driven by whoever uses them.
+//! Keep-alive connections: a stack of idle ones per host, each with a task that drives its socket.
 //!
-//! A connection has no task of its own. The call that borrowed it polls its I/O together with the answer it waits for, which saves two
-//! wake-ups and two channel hops per call; an idle one is not polled at all, and a close by the peer shows when it is taken next.
+//! Measured against hyper-util's pooled client (`examples/branch_client.rs`), this costs about a fifth less CPU per call. Driving the
+//! connection within the call instead of in a task was tried and was no cheaper.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
-use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::http1::{Connection, SendRequest};
+use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::SendRequest;
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
@@ -25,8 +22,6 @@ pub(super) type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// One connection, between or within calls.
 pub(super) struct Conn {
     sender: SendRequest<Full<Bytes>>,
-    /// `None` once the connection has ended.
-    driver: Option<Connection<Io, Full<Bytes>>>,
     /// Value of the `Host` header.
     pub(super) host: HeaderValue,
     /// Whether it has carried a call before.
@@ -35,49 +30,16 @@ pub(super) struct Conn {
 
 impl Conn {
     /// Speaks HTTP/1.1 on a fresh socket.
-    pub(super) async fn new(io: Io, host: HeaderValue) -> hyper::Result<Box<Conn>> {
-        let (sender, driver) = hyper::client::conn::http1::handshake(io).await?;
-        Ok(Box::new(Conn { sender, driver: Some(driver), host, reused: false }))
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver {
-            // How it ended reaches the waiting call through its own channel, which closes with the driver.
-            if Pin::new(driver).poll(cx).is_ready() {
-                self.driver = None;
-            }
-        }
-    }
-
-    /// Whether the next request may be sent. Looks at the socket, so that a close by the peer is seen.
-    fn usable(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        self.driver.is_some() && self.sender.is_ready()
+    pub(super) async fn new(io: Io, host: HeaderValue) -> hyper::Result<Conn> {
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await?;
+        // How it ends reaches the call that waits for it; between calls nobody needs to know.
+        tokio::spawn(connection);
+        Ok(Conn { sender, host, reused: false })
     }
 
     /// Sends a request and waits for the head of its answer. The error gives the request back if nothing of it was sent.
     pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
-        let mut answer = pin!(self.sender.try_send_request(request));
-        poll_fn(|cx| {
-            self.drive(cx);
-            answer.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    /// The next piece of an answer's body.
-    pub(super) async fn frame(&mut self, body: &mut Incoming) -> Option<hyper::Result<Frame<Bytes>>> {
-        poll_fn(|cx| {
-            // Asking for a frame lets the driver read on, so it is worth a second look at once.
-            for _ in 0..2 {
-                self.drive(cx);
-                if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
-                    return Poll::Ready(frame);
-                }
-            }
-            Poll::Pending
-        })
-        .await
+        self.sender.try_send_request(request).await
     }
 }
 
@@ -98,7 +60,7 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    hosts: HashMap<Box<str>, Vec<(Instant, Box<Conn>)>>,
+    hosts: HashMap<Box<str>, Vec<(Instant, Conn)>>,
     total: usize,
     sweeping: bool,
 }
@@ -109,24 +71,32 @@ impl Pool {
     }
 
     /// A live idle connection to this host, if there is one.
-    pub(super) fn take(&self, key: &str) -> Option<Box<Conn>> {
-        loop {
-            let mut conn = {
-                let mut idle = self.lock();
-                let (_, conn) = idle.hosts.get_mut(key)?.pop()?;
-                idle.total -= 1;
-                conn
-            };
-            if conn.usable() {
-                return Some(conn);
-            }
+    pub(super) async fn take(&self, key: &str) -> Option<Conn> {
+        if let Some(conn) = self.take_ready(key)? {
+            return Some(conn);
         }
+        // The last answer was read a moment ago, and its task has yet to finish with it.
+        tokio::task::yield_now().await;
+        self.take_ready(key)?
+    }
+
+    /// `None` if no connection is kept, `Some(None)` if none of them is ready.
+    fn take_ready(&self, key: &str) -> Option<Option<Conn>> {
+        let mut idle = self.lock();
+        let stack = idle.hosts.get_mut(key)?;
+        let before = stack.len();
+        while stack.last().is_some_and(|(_, conn)| conn.sender.is_closed()) {
+            stack.pop();
+        }
+        let ready = stack.iter().rposition(|(_, conn)| conn.sender.is_ready()).map(|i| stack.remove(i).1);
+        let (after, empty) = (stack.len(), stack.is_empty());
+        idle.total -= before - after;
+        if ready.is_none() && empty { None } else { Some(ready) }
     }
 
     /// Keeps a connection whose answer was read to its end, unless it is closed or there are enough.
-    pub(super) fn put(self: &Arc<Self>, key: &str, mut conn: Box<Conn>) {
-        // Also takes the waker of the call out of the connection, which would keep a finished task in memory.
-        if !conn.usable() {
+    pub(super) fn put(self: &Arc<Self>, key: &str, mut conn: Conn) {
+        if conn.sender.is_closed() {
             return;
         }
         conn.reused = true;
