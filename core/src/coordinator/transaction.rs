@@ -298,6 +298,18 @@ impl Transaction {
         self.live.root_calling || self.rows.iter().any(|r| r.live.calling)
     }
 
+    /// Notes that a call which a step asked for was dropped before it was sent: the save it waited for was refused.
+    pub fn not_sent(&mut self, id: CallId) {
+        match id {
+            CallId::Root => self.live.root_calling = false,
+            CallId::Row(i) => {
+                if let Some(row) = self.rows.get_mut(i) {
+                    row.live.calling = false;
+                }
+            }
+        }
+    }
+
     /// Whether there is something that no save holds yet.
     pub fn is_dirty(&self) -> bool {
         self.live.dirty
