@@ -359,7 +359,7 @@ fn after_a_lost_race_calls_in_flight_and_what_was_started_are_kept() {
     // Somebody else raised the version: the save of this driver fails, and it reads again.
     w.record.version += 1;
     let again =
-        w.tx.reload(&w.record, &w.policy)
+        w.tx.reload(&w.record, &w.policy, [])
             .expect("the record is sound");
     let live = |tx: &Transaction| {
         tx.rows()
