@@ -398,3 +398,19 @@ fn a_driver_that_lets_go_hands_on_the_wait_for_calls_of_a_dead_process() {
     w.pass(1);
     assert_eq!(w.sent(), ["02 compensate"], "the second may have run, too");
 }
+
+#[test]
+fn an_answer_to_a_repeated_call_does_not_end_the_wait_for_the_first() {
+    let mut w = World::submit(saga(1));
+    w.crash();
+    w.answer("01 action", failure("no"));
+    w.crash();
+    w.sent();
+    w.pass(2_999);
+    assert!(
+        w.sent().is_empty(),
+        "the call of the first process may be on its way"
+    );
+    w.pass(1);
+    assert_eq!(w.sent(), ["01 compensate"]);
+}
