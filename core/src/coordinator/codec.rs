@@ -167,12 +167,10 @@ impl Transaction {
     pub fn load(record: &Record, now: Millis, policy: &Policy) -> Result<Transaction, Error> {
         let mut tx = decode(record, policy)?;
         if !tx.state.status.is_final() {
-            let earlier = tx.state.unsure_until > now;
             if !record.exact {
                 let until = now.saturating_add(policy.longest_call(&tx.def.options));
                 super::saga::mark_unsure(&mut tx, until);
-            }
-            if earlier {
+            } else if tx.state.unsure_until > now {
                 super::saga::stay_unsure(&mut tx);
             }
         }

@@ -3,7 +3,7 @@
 use super::decision::{call_row, decide, await_durable};
 use super::event::{Effects, Env};
 use super::transaction::{Custom, Transaction};
-use crate::branch::{BranchStatus, Op, Status, TransType};
+use crate::branch::{BranchStatus, Status, TransType};
 use crate::error::Error;
 use crate::time::{Millis, seconds};
 use std::sync::Arc;
@@ -117,9 +117,9 @@ pub(crate) fn mark_unsure(tx: &mut Transaction, until: Millis) {
             succeeded[k] |= may[k];
         }
     }
-    for (k, may) in may.into_iter().enumerate() {
+    for k in 0..steps {
         let row = &mut tx.rows[action_row(k)];
-        if row.state.status == BranchStatus::Prepared && (may || row.state.started) {
+        if row.state.status == BranchStatus::Prepared && (may[k] || row.state.started) {
             row.state.started = true;
             row.live.unsure = true;
         }
@@ -131,10 +131,10 @@ pub(crate) fn mark_unsure(tx: &mut Transaction, until: Millis) {
     }
 }
 
-/// Goes on with a wait of an earlier driver that is not over: also where a repeated call was answered, the first may be on its way.
+/// Goes on with the wait of a driver that let go before it was over.
 pub(crate) fn stay_unsure(tx: &mut Transaction) {
-    for row in tx.rows.iter_mut().filter(|r| r.op == Op::ACTION) {
-        row.live.unsure |= row.state.started || row.state.status != BranchStatus::Prepared;
+    for row in tx.rows.iter_mut().filter(|r| r.state.started && r.state.status == BranchStatus::Prepared) {
+        row.live.unsure = true;
     }
 }
 
