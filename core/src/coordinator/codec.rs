@@ -154,7 +154,6 @@ impl Transaction {
             reason: String::new(),
             forced: None,
             attention: false,
-            unsure_until: 0,
             root: RowState::default(),
             rows: BTreeMap::new(),
         };
@@ -166,13 +165,9 @@ impl Transaction {
     /// (rules.md 1.2), and its compensation waits until calls of that driver have ended (1.4).
     pub fn load(record: &Record, now: Millis, policy: &Policy) -> Result<Transaction, Error> {
         let mut tx = decode(record, policy)?;
-        if !tx.state.status.is_final() {
-            if !record.exact {
-                let until = now.saturating_add(policy.longest_call(&tx.def.options));
-                super::saga::mark_unsure(&mut tx, until);
-            } else if tx.state.unsure_until > now {
-                super::saga::stay_unsure(&mut tx);
-            }
+        if !record.exact && !tx.state.status.is_final() {
+            tx.live.unsure_until = now + policy.longest_call(&tx.def.options);
+            super::saga::mark_unsure(&mut tx);
         }
         Ok(tx)
     }
@@ -186,7 +181,7 @@ impl Transaction {
             row.state.started |= old.state.started;
         }
         tx.live.root_calling = self.live.root_calling;
-        tx.state.unsure_until = tx.state.unsure_until.max(self.state.unsure_until);
+        tx.live.unsure_until = self.live.unsure_until;
         tx.live.paused_until = self.live.paused_until;
         tx.live.built = self.live.built;
         tx.live.acked = self.live.built;

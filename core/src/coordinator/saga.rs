@@ -98,8 +98,8 @@ fn rolled_back(tx: &Transaction, step: usize) -> bool {
 }
 
 /// Marks what a driver that ended without letting go may have started: every prepared action that is runnable, or would be if all
-/// runnable ones had succeeded (rules.md 1.2). Calls of that driver may be on their way `until` then.
-pub(crate) fn mark_unsure(tx: &mut Transaction, until: Millis) {
+/// runnable ones had succeeded (rules.md 1.2).
+pub(crate) fn mark_unsure(tx: &mut Transaction) {
     if tx.def.trans_type != TransType::Saga || tx.state.status == Status::Prepared {
         return;
     }
@@ -125,17 +125,7 @@ pub(crate) fn mark_unsure(tx: &mut Transaction, until: Millis) {
         }
     }
     // What it learned is stored with the next save.
-    if tx.rows.iter().any(|r| r.live.unsure) {
-        tx.state.unsure_until = until;
-        tx.live.dirty = true;
-    }
-}
-
-/// Goes on with the wait of a driver that let go before it was over.
-pub(crate) fn stay_unsure(tx: &mut Transaction) {
-    for row in tx.rows.iter_mut().filter(|r| r.state.started && r.state.status == BranchStatus::Prepared) {
-        row.live.unsure = true;
-    }
+    tx.live.dirty |= tx.rows.iter().any(|r| r.live.unsure);
 }
 
 /// For the simulation, which must catch this fault: forgets what is two levels ahead, as DTM does.
@@ -245,7 +235,7 @@ fn backward(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
             }
             let mut due = tx.rows[i].state.due;
             if action.live.unsure {
-                due = due.max(tx.state.unsure_until);
+                due = due.max(tx.live.unsure_until);
             }
             if due > env.now {
                 fx.wake(due);

@@ -183,10 +183,6 @@ pub struct State {
     /// Wants a person's eyes (rules.md 4.3).
     #[serde(default, skip_serializing_if = "is_false")]
     pub attention: bool,
-    /// Until then calls of an earlier process may be on their way; 0 = none are. Stored, so that a driver that lets go meanwhile
-    /// hands the wait on to the next one (rules.md 1.4).
-    #[serde(default, skip_serializing_if = "is_never")]
-    pub unsure_until: Millis,
     /// Progress of the check-back or callback.
     #[serde(default, skip_serializing_if = "RowState::is_default")]
     pub root: RowState,
@@ -235,6 +231,8 @@ pub(crate) struct Live {
     pub(crate) dirty: bool,
     /// Calls and answers wait for this save: it holds the newest decision.
     pub(crate) decision: u64,
+    /// Until then a call of an earlier process may be on its way.
+    pub(crate) unsure_until: Millis,
     /// Nothing is tried before: the step before panicked.
     pub(crate) paused_until: Millis,
     /// A check-back or callback is on its way.
