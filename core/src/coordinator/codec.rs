@@ -154,6 +154,7 @@ impl Transaction {
             reason: String::new(),
             forced: None,
             attention: false,
+            unsure_until: 0,
             root: RowState::default(),
             rows: BTreeMap::new(),
         };
@@ -166,8 +167,12 @@ impl Transaction {
     pub fn load(record: &Record, now: Millis, policy: &Policy) -> Result<Transaction, Error> {
         let mut tx = decode(record, policy)?;
         if !record.exact && !tx.state.status.is_final() {
-            tx.live.unsure_until = now + policy.longest_call(&tx.def.options);
-            super::saga::mark_unsure(&mut tx);
+            super::saga::mark_started(&mut tx);
+            let until = now + policy.longest_call(&tx.def.options);
+            super::saga::mark_unsure(&mut tx, until);
+        } else if tx.state.unsure_until > now {
+            let until = tx.state.unsure_until;
+            super::saga::mark_unsure(&mut tx, until);
         }
         Ok(tx)
     }
@@ -181,7 +186,7 @@ impl Transaction {
             row.state.started |= old.state.started;
         }
         tx.live.root_calling = self.live.root_calling;
-        tx.live.unsure_until = self.live.unsure_until;
+        tx.state.unsure_until = tx.state.unsure_until.max(self.state.unsure_until);
         tx.live.paused_until = self.live.paused_until;
         tx.live.built = self.live.built;
         tx.live.acked = self.live.built;

@@ -99,7 +99,7 @@ fn rolled_back(tx: &Transaction, step: usize) -> bool {
 
 /// Marks what a driver that ended without letting go may have started: every prepared action that is runnable, or would be if all
 /// runnable ones had succeeded (rules.md 1.2).
-pub(crate) fn mark_unsure(tx: &mut Transaction) {
+pub(crate) fn mark_started(tx: &mut Transaction) {
     if tx.def.trans_type != TransType::Saga || tx.state.status == Status::Prepared {
         return;
     }
@@ -107,25 +107,28 @@ pub(crate) fn mark_unsure(tx: &mut Transaction) {
     let steps = tx.rows.len() / 2;
     let done = |s: &Vec<bool>, k: usize| orders.before(k).iter().all(|b| s[*b]);
     let mut succeeded: Vec<bool> = (0..steps).map(|k| status(tx, k) == BranchStatus::Succeed).collect();
-    let mut may = vec![false; steps];
     for _level in 0..2 {
         let runnable: Vec<usize> = (0..steps).filter(|k| status(tx, *k) == BranchStatus::Prepared && done(&succeeded, *k)).collect();
         for k in runnable {
-            may[k] = true;
-        }
-        for k in 0..steps {
-            succeeded[k] |= may[k];
+            tx.rows[action_row(k)].state.started = true;
+            succeeded[k] = true;
         }
     }
-    for k in 0..steps {
-        let row = &mut tx.rows[action_row(k)];
-        if row.state.status == BranchStatus::Prepared && (may[k] || row.state.started) {
-            row.state.started = true;
-            row.live.unsure = true;
+}
+
+/// Until then calls of an earlier driver may be on their way: to every action that may have run, for one that is known to have
+/// succeeded may have been called by two drivers, one after the other. What it marks is stored with the next save.
+pub(crate) fn mark_unsure(tx: &mut Transaction, until: Millis) {
+    if tx.def.trans_type != TransType::Saga {
+        return;
+    }
+    for k in 0..tx.rows.len() / 2 {
+        if may_have_run(tx, k) {
+            tx.rows[action_row(k)].live.unsure = true;
+            tx.live.dirty |= tx.state.unsure_until != until;
         }
     }
-    // What it learned is stored with the next save.
-    tx.live.dirty |= tx.rows.iter().any(|r| r.live.unsure);
+    tx.state.unsure_until = until;
 }
 
 /// For the simulation, which must catch this fault: forgets what is two levels ahead, as DTM does.
@@ -235,7 +238,7 @@ fn backward(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
             }
             let mut due = tx.rows[i].state.due;
             if action.live.unsure {
-                due = due.max(tx.live.unsure_until);
+                due = due.max(tx.state.unsure_until);
             }
             if due > env.now {
                 fx.wake(due);
@@ -254,5 +257,79 @@ impl Orders {
     /// Whether steps run at the same time where `orders` allow it.
     pub fn concurrent(&self) -> bool {
         self.concurrent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::branch::Status;
+    use crate::coordinator::record::{Record, Save};
+    use crate::coordinator::{CallId, Env, Input, Transaction, admit, step};
+    use crate::options::Policy;
+    use crate::outcome::Outcome;
+    use crate::time::Millis;
+    use crate::wire::request::GlobalRequest;
+    use bytes::Bytes;
+    use std::collections::BTreeMap;
+
+    fn saga_of_two(concurrent: bool) -> Transaction {
+        let step = |n: u8| BTreeMap::from([("action".into(), format!("http://p/a{n}")), ("compensate".into(), format!("http://p/c{n}"))]);
+        let request = GlobalRequest {
+            gid: "g".into(),
+            trans_type: "saga".into(),
+            steps: vec![step(1), step(2)],
+            payloads: vec![Bytes::from_static(b"{}"); 2],
+            custom_data: format!("{{\"concurrent\":{concurrent}}}"),
+            ..GlobalRequest::default()
+        };
+        let policy = Policy::default();
+        Transaction::new(admit::define(&request, &BTreeMap::new(), &policy.limits).expect("legal"), Status::Submitted, 0)
+    }
+
+    fn record(tx: &Transaction, first: &Save, save: Save, exact: bool) -> Record {
+        let parts = if first.base == save.base { save.parts } else { first.parts.clone() };
+        Record { gid: tx.gid().clone(), version: save.base + 1, index: save.index, exact, state: save.state, parts }
+    }
+
+    fn calls(tx: &mut Transaction, now: Millis, input: Input) -> Vec<CallId> {
+        let policy = Policy::default();
+        step(tx, input, &Env { now, policy: &policy, random: 0 }).expect("accepted").calls.iter().map(|c| c.id).collect()
+    }
+
+    /// Seeds 796 and 2774 of the simulation.
+    #[test]
+    fn a_lost_drivers_call_is_reckoned_with_after_its_successor_let_go() {
+        let policy = Policy::default();
+        let mut tx = saga_of_two(false);
+        assert_eq!(calls(&mut tx, 0, Input::Wake), [CallId::Row(1)]);
+        let (_, first) = tx.take_save(true);
+        // The driver is lost with its call on the way; the next one calls again, and hears of the second step's refusal at once.
+        let mut tx = Transaction::load(&record(&tx, &first, first.clone(), false), 100, &policy).expect("sound");
+        assert_eq!(calls(&mut tx, 100, Input::Wake), [CallId::Row(1)]);
+        assert_eq!(calls(&mut tx, 110, Input::Result(CallId::Row(1), Outcome::Success)), [CallId::Row(3)]);
+        assert_eq!(calls(&mut tx, 120, Input::Result(CallId::Row(3), Outcome::Failure("no".into()))), []);
+        assert_eq!(tx.due(), Some(3_100));
+        // It lets go, and is claimed again before the first driver's call must have ended.
+        let (_, save) = tx.take_save(false);
+        let mut tx = Transaction::load(&record(&tx, &first, save, true), 200, &policy).expect("sound");
+        assert_eq!(calls(&mut tx, 200, Input::Wake), []);
+        assert_eq!(calls(&mut tx, 3_100, Input::Wake), [CallId::Row(2)]);
+    }
+
+    #[test]
+    fn an_action_known_to_have_succeeded_may_still_be_under_way_from_an_earlier_driver() {
+        let policy = Policy::default();
+        let mut tx = saga_of_two(true);
+        assert_eq!(calls(&mut tx, 0, Input::Wake), [CallId::Row(1), CallId::Row(3)]);
+        let (_, first) = tx.take_save(true);
+        let mut tx = Transaction::load(&record(&tx, &first, first.clone(), false), 100, &policy).expect("sound");
+        calls(&mut tx, 100, Input::Wake);
+        calls(&mut tx, 110, Input::Result(CallId::Row(1), Outcome::Success));
+        let (_, save) = tx.take_save(true);
+        // This one is lost too; the third knows that the first step succeeded, not how many calls of it there were.
+        let mut tx = Transaction::load(&record(&tx, &first, save, false), 200, &policy).expect("sound");
+        assert_eq!(calls(&mut tx, 200, Input::Wake), [CallId::Row(3)]);
+        assert_eq!(calls(&mut tx, 210, Input::Result(CallId::Row(3), Outcome::Failure("no".into()))), []);
+        assert_eq!(calls(&mut tx, 3_200, Input::Wake), [CallId::Row(2), CallId::Row(0)]);
     }
 }

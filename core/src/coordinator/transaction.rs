@@ -183,6 +183,9 @@ pub struct State {
     /// Wants a person's eyes (rules.md 4.3).
     #[serde(default, skip_serializing_if = "is_false")]
     pub attention: bool,
+    /// Until then an action's call of an earlier driver may be on its way (rules.md 1.4). Stored, because a driver may let go before.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub unsure_until: Millis,
     /// Progress of the check-back or callback.
     #[serde(default, skip_serializing_if = "RowState::is_default")]
     pub root: RowState,
@@ -231,8 +234,6 @@ pub(crate) struct Live {
     pub(crate) dirty: bool,
     /// Calls and answers wait for this save: it holds the newest decision.
     pub(crate) decision: u64,
-    /// Until then a call of an earlier process may be on its way.
-    pub(crate) unsure_until: Millis,
     /// Nothing is tried before: the step before panicked.
     pub(crate) paused_until: Millis,
     /// A check-back or callback is on its way.
