@@ -24,7 +24,7 @@ pub(crate) fn jittered(delay: Millis, random: u64) -> Millis {
 
 /// Whether an alert is due at this number of consecutive errors: at the limit, and at each doubling of it.
 pub(crate) fn alerts_at(errors: u32, limit: u32) -> bool {
-    limit > 0 && errors >= limit && errors % limit == 0 && (errors / limit).is_power_of_two()
+    limit > 0 && errors >= limit && errors.is_multiple_of(limit) && (errors / limit).is_power_of_two()
 }
 
 /// Asks again after the base interval.

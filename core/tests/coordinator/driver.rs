@@ -3,14 +3,14 @@
 
 use amends::coordinator::admit::{define, register};
 use amends::coordinator::record::{Index, Part, Record, Save};
-use amends::coordinator::transaction::{Custom, RowState};
+use amends::coordinator::transaction::{Custom, Row, RowLive, RowState};
 use amends::coordinator::{
     Alert, Call, CallId, Effects, Env, Input, Request, Transaction, When, step,
 };
 use amends::wire::request::{BranchRequest, GlobalRequest};
-use amends::{Error, Millis, Outcome, Policy, Status, TransType};
+use amends::{Error, Millis, Op, Outcome, Policy, Status, TransType};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// When the virtual clock starts.
 pub(crate) const START: Millis = 1_000_000_000_000;
@@ -37,6 +37,10 @@ pub(crate) struct World {
     /// Calls that wait for the save with this number.
     pub(crate) held: Vec<(u64, Call)>,
     pub(crate) alerts: Vec<Alert>,
+    /// Every call that was ever sent.
+    pub(crate) ever: BTreeSet<String>,
+    /// Calls of a process that died, and until when they may be on their way.
+    ghosts: Vec<(CallId, Millis)>,
     queued: VecDeque<(u64, Save)>,
     acked: u64,
     late_at: Option<Millis>,
@@ -175,6 +179,8 @@ impl World {
             flying: Vec::new(),
             held: Vec::new(),
             alerts: Vec::new(),
+            ever: BTreeSet::new(),
+            ghosts: Vec::new(),
             queued: VecDeque::new(),
             acked: 0,
             late_at: None,
@@ -339,6 +345,10 @@ impl World {
                 }
                 _ => {}
             }
+            if call.op == Op::COMPENSATE {
+                self.check_backward(&call);
+            }
+            self.ever.insert(name(&call));
             self.sent.push(name(&call));
             self.flying.push(call);
         }
@@ -483,6 +493,9 @@ impl World {
 
     /// The process dies: what was not acknowledged is gone, and a new one claims the record and looks.
     pub(crate) fn crash(&mut self) {
+        let until = self.now + self.policy.longest_call(&self.tx.definition().options);
+        self.ghosts
+            .extend(self.flying.iter().map(|c| (c.id, until)));
         self.queued.clear();
         self.held.clear();
         self.flying.clear();
@@ -558,5 +571,76 @@ impl World {
                 name(call)
             );
         }
+    }
+
+    /// A compensation is sent only after the call of its action has ended, and after what depends on its step was undone (rules.md 1.4).
+    fn check_backward(&self, call: &Call) {
+        let (Custom::Saga(orders), CallId::Row(i)) = (&self.tx.definition().custom, call.id) else {
+            return;
+        };
+        let action = CallId::Row(i + 1);
+        assert!(
+            self.flying.iter().all(|c| c.id != action),
+            "{} while its action is in flight",
+            name(call)
+        );
+        let ghost = self
+            .ghosts
+            .iter()
+            .any(|(id, until)| *id == action && *until > self.now);
+        assert!(
+            !ghost,
+            "{} while a call of a dead process may be in flight",
+            name(call)
+        );
+        for step in orders.after(i / 2) {
+            let (undo, action) = (&self.tx.rows()[2 * step], &self.tx.rows()[2 * step + 1]);
+            let ran = action.state.started || action.state.status.as_str() != "prepared";
+            assert!(
+                !ran || undo.state.status.as_str() == "succeed",
+                "{} before step {step} is undone",
+                name(call)
+            );
+        }
+    }
+
+    /// Whether everything that was stepped is durable.
+    pub(crate) fn all_durable(&self) -> bool {
+        self.queued.is_empty()
+    }
+
+    /// What a save holds is what a load gives back.
+    pub(crate) fn check_round_trip(&self) {
+        let mut tx = self.tx.clone();
+        let (_, save) = tx.take_save(false);
+        let mut record = self.record.clone();
+        record.parts.extend(
+            self.queued
+                .iter()
+                .flat_map(|(_, s)| s.parts.clone())
+                .chain(save.parts),
+        );
+        record = Record {
+            version: save.base + 1,
+            index: save.index,
+            exact: true,
+            state: save.state,
+            ..record
+        };
+        let back =
+            Transaction::load(&record, self.now, &self.policy).expect("a record that was saved");
+        assert_eq!(
+            (back.definition(), back.state(), back.result()),
+            (tx.definition(), tx.state(), tx.result())
+        );
+        let stored = |tx: &Transaction| -> Vec<_> {
+            let rows = tx.rows().iter();
+            rows.map(|r| Row {
+                live: RowLive::default(),
+                ..r.clone()
+            })
+            .collect()
+        };
+        assert_eq!(stored(&back), stored(&tx));
     }
 }

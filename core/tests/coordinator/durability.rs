@@ -47,7 +47,8 @@ fn the_aborting_is_durable_before_the_first_compensation() {
 
 #[test]
 fn every_way_to_abort_a_saga_is_durable_before_the_first_compensation() {
-    let ways: [(Value, &dyn Fn(&mut World)); 3] = [
+    type Way<'a> = (Value, &'a dyn Fn(&mut World));
+    let ways: [Way<'_>; 3] = [
         (json!({}), &|w| drop(w.answer("01 action", failure("no")))),
         (json!({"timeout_to_fail": 5}), &|w| {
             w.answer("01 action", Outcome::Ongoing);

@@ -9,7 +9,7 @@ mod faults_validation;
 mod limits;
 mod msg;
 mod phase2;
-//mod properties;
+mod properties;
 mod records;
 mod requests;
 mod reset;

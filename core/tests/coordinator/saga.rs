@@ -382,3 +382,35 @@ fn what_a_crashed_process_marked_stays_marked() {
     w.succeed(&["02 compensate", "01 compensate"]);
     assert_eq!(w.rows(), "s,f,s,p,p,p");
 }
+
+#[test]
+fn a_driver_that_lets_go_hands_on_the_wait_for_calls_of_a_dead_process() {
+    let mut w = World::submit(with(saga(2), json!({"timeout_to_fail": 1})));
+    w.pass(1_000);
+    w.crash();
+    assert_eq!((w.status(), w.due_in()), (Status::Aborting, Some(3_000)));
+    w.let_go_and_resume();
+    w.ask(amends::coordinator::Request::Reset)
+        .expect("accepted");
+    w.sent();
+    w.pass(2_999);
+    assert!(w.sent().is_empty(), "a kick does not cut it");
+    w.pass(1);
+    assert_eq!(w.sent(), ["02 compensate"], "the second may have run, too");
+}
+
+#[test]
+fn an_answer_to_a_repeated_call_does_not_end_the_wait_for_the_first() {
+    let mut w = World::submit(saga(1));
+    w.crash();
+    w.answer("01 action", failure("no"));
+    w.crash();
+    w.sent();
+    w.pass(2_999);
+    assert!(
+        w.sent().is_empty(),
+        "the call of the first process may be on its way"
+    );
+    w.pass(1);
+    assert_eq!(w.sent(), ["01 compensate"]);
+}
