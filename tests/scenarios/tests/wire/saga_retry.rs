@@ -84,6 +84,26 @@ async fn s06_failing_branches_do_not_multiply_each_others_interval() {
 }
 
 #[tokio::test]
+async fn s06_the_interval_has_a_cap() {
+    let w = World::with(&[("AMENDS_RETRY_CAP", "30")]).await;
+    w.branches.script("/a", [Reply::error()]);
+    // A base above the cap is kept as it is.
+    for (gid, base, shown) in [("s", 20, 30), ("t", 40, 40)] {
+        let extra = json!({"retry_interval": base, "wait_result": true});
+        w.dtm
+            .post("submit", &w.saga(gid, &["a"], extra))
+            .await
+            .expect_status(425);
+        let view = w.dtm.query(gid).await;
+        assert_eq!(
+            view.json["transaction"]["next_cron_interval"], shown,
+            "{}",
+            view.text
+        );
+    }
+}
+
+#[tokio::test]
 async fn s06_an_unreachable_participant_and_one_that_hangs_up() {
     let w = World::start().await;
     w.branches.script("/cut", [Reply::cut(), Reply::ok()]);
