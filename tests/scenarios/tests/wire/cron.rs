@@ -81,6 +81,32 @@ async fn s25_a_slow_participant_does_not_delay_others() {
 }
 
 #[tokio::test]
+async fn s25_beyond_what_may_be_in_flight_submits_are_stored_and_driven_later() {
+    let w = World::with(&[("AMENDS_IN_FLIGHT_MAX", "2")]).await;
+    let gate = Gate::new();
+    w.branches.script("/a", [Reply::ok().behind(&gate)]);
+    let extra = json!({"request_timeout": 20});
+    for n in 0..6 {
+        let body = w.saga(&format!("s{n}"), &["a"], extra.clone());
+        w.dtm.post("submit", &body).await.expect_success();
+    }
+    w.branches.wait("/a", 2).await;
+    let wait = amends_scenarios::merge(extra, json!({"wait_result": true}));
+    let waiting = w.saga("waiting", &["b"], wait);
+    let (answer, ()) = tokio::join!(w.dtm.post("submit", &waiting), async {
+        let stored = |v: &amends_scenarios::View| v.status() == "submitted";
+        w.dtm.wait_view("waiting", "record", stored).await;
+        assert_eq!((w.branches.count("/a"), w.branches.count("/b")), (2, 0));
+        gate.open();
+    });
+    answer.expect_success();
+    for n in 0..6 {
+        w.dtm.wait_status(&format!("s{n}"), "succeed").await;
+    }
+    assert_eq!((w.branches.count("/a"), w.branches.count("/b")), (6, 1));
+}
+
+#[tokio::test]
 async fn s25_a_call_longer_than_the_interval_is_not_made_twice() {
     let w = World::start().await;
     w.branches

@@ -88,6 +88,27 @@ async fn s04_a_json_rpc_saga() {
 }
 
 #[tokio::test]
+async fn s04_many_clients_submit_the_same_saga() {
+    let w = World::start().await;
+    let delay = std::time::Duration::from_millis(100);
+    w.branches.script("/a", [Reply::ok().after(delay)]);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let body = w.saga("s", &["a", "b"], json!({"wait_result": n % 2 == 0}));
+        let dtm = w.dtm.clone();
+        tasks.spawn(async move { dtm.post("submit", &body).await });
+    }
+    while let Some(answer) = tasks.join_next().await {
+        let answer = answer.expect("a task");
+        // The last ones may come after the end.
+        let late = answer.message() == "current status 'succeed', cannot sumbmit. FAILURE";
+        assert!(answer.status == 200 || late, "{}", answer.text());
+    }
+    w.dtm.wait_status("s", "succeed").await;
+    assert_eq!(w.branches.trace(), ["/a", "/b"]);
+}
+
+#[tokio::test]
 async fn s05_a_failing_action_is_compensated_in_reverse() {
     let w = World::start().await;
     w.branches.script("/b", [Reply::failure("no stock")]);
