@@ -335,6 +335,17 @@ impl Client {
         view
     }
 
+    /// Waits until `/query` shows this `next_cron_interval` in seconds; results of calls may be stored up to 100 ms late (rules.md 1.2).
+    ///
+    /// # Panics
+    ///
+    /// When the deadline has passed, with what was shown last.
+    pub async fn wait_interval(&self, gid: &str, seconds: u64) -> View {
+        let shown = |v: &View| v.json["transaction"]["next_cron_interval"] == seconds;
+        self.wait_view(gid, &format!("interval of {seconds} s"), shown)
+            .await
+    }
+
     /// Makes a transaction due at once (resetNextCronTime).
     ///
     /// # Panics

@@ -229,3 +229,52 @@ async fn serve(
         _ => answer(200),
     }
 }
+
+fn target(amount: i64) -> Target {
+    Target {
+        gid: "g".into(),
+        branch: "01".into(),
+        account: "a".into(),
+        amount,
+        refuses: false,
+    }
+}
+
+/// Runs operations on new books; what is left in the account, and frozen.
+fn after(ops: &[&str]) -> (i64, i64) {
+    let mut books = Books::default();
+    let target = target(30);
+    for op in ops {
+        assert!(!books.run(&target, op), "{op}");
+    }
+    assert!(books.violations.is_empty(), "{:?}", books.violations);
+    let of = |map: &HashMap<String, i64>| map.get("a").copied().unwrap_or_default();
+    (of(&books.balances), of(&books.frozen))
+}
+
+#[test]
+fn the_barrier_makes_operations_idempotent_and_refuses_late_ones() {
+    for (ops, left) in [
+        (&["action", "action"][..], (30, 0)),
+        (&["action", "compensate", "compensate"], (0, 0)),
+        (&["compensate", "action", "compensate"], (0, 0)),
+        (&["try"], (0, 30)),
+        (&["try", "try", "confirm", "confirm"], (30, 0)),
+        (&["try", "cancel", "cancel", "try"], (0, 0)),
+        (&["cancel", "try"], (0, 0)),
+    ] {
+        assert_eq!(after(ops), left, "{ops:?}");
+    }
+}
+
+#[test]
+fn a_refusal_has_no_effect_and_stays() {
+    let mut books = Books::default();
+    let refusing = Target {
+        refuses: true,
+        ..target(30)
+    };
+    assert!(books.run(&refusing, "action") && books.run(&refusing, "action"));
+    assert!(!books.run(&refusing, "compensate"));
+    assert!(books.balances.values().all(|b| *b == 0));
+}

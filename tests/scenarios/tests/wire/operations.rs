@@ -217,6 +217,36 @@ async fn s30_finished_transactions_expire_and_unfinished_ones_do_not() {
 }
 
 #[tokio::test]
+async fn s30_one_stuck_transaction_does_not_flood_the_log() {
+    let w = World::with(&[("AMENDS_LOG_LEVEL", "info")]).await;
+    w.branches.script("/a", [Reply::error()]);
+    w.dtm
+        .post(
+            "submit",
+            &w.saga("stuck-gid", &["a"], json!({"retry_interval": 300})),
+        )
+        .await
+        .expect_success();
+    w.kick_until("stuck-gid", "/a", 100).await;
+    let lines = w
+        .server
+        .stderr()
+        .lines()
+        .filter(|l| l.contains("stuck-gid"))
+        .count();
+    assert!(
+        lines <= 20,
+        "{lines} lines about 100 calls of one transaction"
+    );
+    for line in w.server.stderr().lines() {
+        assert!(
+            serde_json::from_str::<serde_json::Value>(line).is_ok_and(|l| l.is_object()),
+            "no JSON object: {line}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn s30_a_graceful_stop_hands_over() {
     let mut w = World::with(&[DURABLE]).await;
     let gate = Gate::new();

@@ -164,6 +164,17 @@ async fn s29_the_alert_fires_at_the_limit_and_at_each_doubling() {
             "{body}"
         );
     }
+    assert_eq!(
+        w.dtm.query("s").await.json["transaction"]["attention"],
+        true
+    );
+    w.branches.script("/a", [Reply::ok()]);
+    w.dtm.kick("s").await;
+    let view = w.dtm.wait_status("s", "succeed").await;
+    assert_ne!(
+        view.json["transaction"]["attention"], true,
+        "cleared by success"
+    );
 }
 
 #[tokio::test]

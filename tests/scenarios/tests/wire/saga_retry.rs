@@ -74,13 +74,33 @@ async fn s06_failing_branches_do_not_multiply_each_others_interval() {
         .post("submit", &w.saga("s", &["a", "b", "c"], extra))
         .await
         .expect_status(425);
-    let view = w.dtm.query("s").await;
-    assert_eq!(
-        view.json["transaction"]["next_cron_interval"], 40,
-        "{}",
-        view.text
-    );
+    w.dtm.wait_interval("s", 40).await;
     assert_eq!(w.branches.trace().len(), 3);
+}
+
+#[tokio::test]
+async fn s06_the_interval_has_a_cap() {
+    let w = World::with(&[("AMENDS_RETRY_CAP", "30")]).await;
+    w.branches.script("/a", [Reply::error()]);
+    // A base above the cap is kept as it is.
+    for (gid, base, shown) in [("s", 20, 30), ("t", 40, 40)] {
+        let extra = json!({"retry_interval": base, "wait_result": true});
+        w.dtm
+            .post("submit", &w.saga(gid, &["a"], extra))
+            .await
+            .expect_status(425);
+        let failed = w
+            .dtm
+            .wait_view(gid, "its error", |v| {
+                v.json["transaction"]["last_error"].is_string()
+            })
+            .await;
+        assert_eq!(
+            failed.json["transaction"]["next_cron_interval"], shown,
+            "{}",
+            failed.text
+        );
+    }
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ async fn s01_inconsistent_transactions_are_refused() {
                 w.msg("g", &["a"], json!({})),
                 json!({"custom_data": r#"{"delay":"x"}"#}),
             ),
-            "delay",
+            "custom_data",
         ),
         (
             merge(

@@ -76,13 +76,16 @@ async fn s11_a_slow_branch_is_waited_for_until_the_limit() {
         )
         .await
         .expect_success();
-    // Each call times out after a second and is due again a second later: it is cut off at 1 + 2 s.
-    w.branches.script("/slow", [Reply::ok().behind(&gate)]);
+    // The third call is still on its way when 2 + 2 s have passed.
+    let slow = Reply::ok().behind(&gate);
+    w.branches
+        .script("/slow", [Reply::ongoing(), Reply::ongoing(), slow]);
     let start = Instant::now();
-    let extra = json!({"wait_result": true, "retry_interval": 1});
+    let extra = json!({"wait_result": true, "retry_interval": 1, "request_timeout": 2});
     ongoing(&w.dtm.post("submit", &w.saga("s", &["slow"], extra)).await);
     let waited = start.elapsed();
-    assert!((2_500..5_500).contains(&waited.as_millis()), "{waited:?}");
+    assert!((3_900..5_500).contains(&waited.as_millis()), "{waited:?}");
+    assert_eq!(w.branches.count("/slow"), 3);
     gate.open();
     w.dtm.wait_status("s", "succeed").await;
 }
