@@ -399,7 +399,7 @@ async fn a_new_bucket_is_there_before_it_is_needed_and_old_ones_go() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
     let store = open(folder.path(), &clock);
     let mut most = 0;
-    for n in 0..40 {
+    for n in 0..20 {
         let name = format!("g{n}");
         create(
             &store,
