@@ -23,6 +23,8 @@ use tokio::task::JoinHandle;
 
 /// How often finished transactions are looked through for expired ones.
 const PURGE_PAUSE: Duration = Duration::from_secs(60);
+/// Pause before an alert that was not delivered is sent again.
+const ALERT_PAUSE: Duration = Duration::from_secs(1);
 /// Removed at a time.
 const PURGE_BATCH: usize = 10_000;
 
@@ -100,8 +102,10 @@ impl Builder {
         let topics = Arc::new(Topics::new(store.clone(), policy.limits.clone()));
         let limits = SlotLimits { total: config.calls_max, per_host: config.calls_per_host_max, ..SlotLimits::default() };
         let alerts = Alerts::new(
-            config.alert_web_hook.expose(),
-            Duration::from_secs(config.request_timeout),
+            config.alert_web_hook.expose().to_owned(),
+            policy.request_timeout,
+            ALERT_PAUSE,
+            transport.clone(),
             metrics.clone(),
         );
         let engine = Engine::start(Parts {

@@ -548,14 +548,9 @@ impl<'e> Driver<'e> {
     }
 
     fn alert(&self, alert: amends::coordinator::Alert) {
-        let gid = self.tx.gid().as_str().to_owned();
-        self.engine.alerts.send(crate::alert::Alert {
-            branch: alert.branch,
-            error: alert.error,
-            gid,
-            retry_count: alert.retry_count,
-            status: alert.status.as_str().to_owned(),
-        });
+        let gid = self.tx.gid().clone();
+        let amends::coordinator::Alert { branch, error, retry_count, status } = alert;
+        self.engine.alerts.send(crate::alert::Alert { branch, error, gid, retry_count, status });
     }
 
     /// Counts an outcome once, when it is durable.

@@ -131,6 +131,7 @@ impl Engine {
     pub async fn shutdown(&self, limit: Duration) {
         self.stopping.store(true, Ordering::SeqCst);
         self.timer.stop();
+        self.alerts.shutdown();
         let deadline = tokio::time::sleep(limit);
         tokio::pin!(deadline);
         loop {
