@@ -246,3 +246,43 @@ async fn shutdown_does_not_wait_beyond_its_grace() {
     assert!(start.elapsed() >= Duration::from_millis(200));
     assert!(busy.await.expect("client"), "cut off");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the child of the next test, which limits its descriptors"]
+async fn with_few_descriptors() {
+    let s = server(Duration::from_secs(5)).await;
+    let address = s.address;
+    let answered = tokio::task::spawn_blocking(move || {
+        let mut open = Vec::new();
+        while let Ok(stream) = TcpStream::connect(address) {
+            open.push(stream);
+        }
+        // It took the last descriptor, so it is not accepted yet.
+        let mut last = open.pop().expect("a connection");
+        last.set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("timeout");
+        send(&mut last, &post("/", 1));
+        drop(open);
+        receive(&mut last).1
+    });
+    println!("answered: {}", answered.await.expect("client"));
+}
+
+#[test]
+fn running_out_of_descriptors_delays_connections_and_ends_nothing() {
+    let program = std::env::current_exe().expect("this program");
+    let output = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 40 && exec \"$0\" --exact with_few_descriptors --ignored --nocapture",
+        ])
+        .arg(program)
+        .output()
+        .expect("child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("answered: {\"bytes\":1}"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

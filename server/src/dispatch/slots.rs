@@ -264,7 +264,6 @@ impl Inner {
         }
         // The host stopped answering since: there is only room for probes now.
         self.free(name);
-        self.hand_out();
         false
     }
 
