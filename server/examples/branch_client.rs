@@ -29,13 +29,20 @@ type Call = Arc<dyn Fn(HttpCall) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
 fn main() -> Result<(), AnyError> {
     let args: Vec<String> = std::env::args().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     if args.get(1).is_some_and(|a| a == "participant") {
         return runtime.block_on(participant());
     }
     let time = Duration::from_millis(args.get(1).map_or(Ok(1_000), |a| a.parse())?);
     let in_flight: usize = args.get(2).map_or(Ok(64), |a| a.parse())?;
-    let mut child = Command::new(std::env::current_exe()?).arg("participant").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("participant")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
     let mut port = String::new();
     BufReader::new(child.stdout.take().ok_or("no stdout")?).read_line(&mut port)?;
     let host = format!("127.0.0.1:{}", port.trim());
@@ -70,9 +77,14 @@ async fn participant() -> Result<(), AnyError> {
         stream.set_nodelay(true)?;
         let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async {
             let _ = request.into_body().collect().await;
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"{\"dtm_result\":\"SUCCESS\"}"))))
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(
+                b"{\"dtm_result\":\"SUCCESS\"}",
+            ))))
         });
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service),
+        );
     }
 }
 
@@ -89,7 +101,10 @@ fn request(call: &HttpCall, uri: Uri) -> Request<Full<Bytes>> {
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
     for (name, value) in &call.headers {
-        if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name.as_bytes()), http::HeaderValue::from_str(value)) {
+        if let (Ok(name), Ok(value)) = (
+            http::HeaderName::from_bytes(name.as_bytes()),
+            http::HeaderValue::from_str(value),
+        ) {
             request.headers_mut().insert(name, value);
         }
     }
@@ -131,7 +146,8 @@ fn tasks(host: String) -> Call {
                     None => {
                         let stream = TcpStream::connect(&host).await?;
                         stream.set_nodelay(true)?;
-                        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+                        let (sender, connection) =
+                            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
                         tokio::spawn(connection);
                         sender
                     }
@@ -158,8 +174,15 @@ fn tasks(host: String) -> Call {
 }
 
 /// Calls per second, user and system CPU per call in microseconds.
-async fn measure(call: Call, host: &str, in_flight: usize, time: Duration) -> Result<[f64; 3], AnyError> {
-    let url = format!("http://{host}/api/busi/TransIn?branch_id=01&gid=23456789ABCDEFGHJKLMNP&op=action&trans_type=saga");
+async fn measure(
+    call: Call,
+    host: &str,
+    in_flight: usize,
+    time: Duration,
+) -> Result<[f64; 3], AnyError> {
+    let url = format!(
+        "http://{host}/api/busi/TransIn?branch_id=01&gid=23456789ABCDEFGHJKLMNP&op=action&trans_type=saga"
+    );
     let (before, start) = (cpu()?, Instant::now());
     let workers: Vec<_> = (0..in_flight)
         .map(|_| {
@@ -171,8 +194,13 @@ async fn measure(call: Call, host: &str, in_flight: usize, time: Duration) -> Re
                     let request = HttpCall {
                         post: true,
                         url: url.clone(),
-                        headers: vec![("content-type".to_owned(), json.clone()), ("accept".to_owned(), json)],
-                        body: Bytes::from_static(b"{\"amount\":30,\"from\":\"alice\",\"to\":\"bob\"}"),
+                        headers: vec![
+                            ("content-type".to_owned(), json.clone()),
+                            ("accept".to_owned(), json),
+                        ],
+                        body: Bytes::from_static(
+                            b"{\"amount\":30,\"from\":\"alice\",\"to\":\"bob\"}",
+                        ),
                         timeout: 3_000,
                         purpose: Purpose::Branch,
                         via: Via::Http,
@@ -189,7 +217,11 @@ async fn measure(call: Call, host: &str, in_flight: usize, time: Duration) -> Re
         calls += worker.await?;
     }
     let (user, system) = cpu()?;
-    Ok([calls as f64 / start.elapsed().as_secs_f64(), (user - before.0) / calls as f64, (system - before.1) / calls as f64])
+    Ok([
+        calls as f64 / start.elapsed().as_secs_f64(),
+        (user - before.0) / calls as f64,
+        (system - before.1) / calls as f64,
+    ])
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -200,6 +232,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 /// User and system time of this process in microseconds; the kernel counts in ticks of 10 ms.
 fn cpu() -> Result<(f64, f64), AnyError> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit_once(')').ok_or("stat")?.1.split_whitespace().collect();
-    Ok((fields[11].parse::<f64>()? * 1e4, fields[12].parse::<f64>()? * 1e4))
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .ok_or("stat")?
+        .1
+        .split_whitespace()
+        .collect();
+    Ok((
+        fields[11].parse::<f64>()? * 1e4,
+        fields[12].parse::<f64>()? * 1e4,
+    ))
 }

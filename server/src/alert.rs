@@ -70,9 +70,24 @@ struct Queue {
 
 impl Alerts {
     /// Starts the task; must be called within a runtime. `timeout` in ms is for one try, `retry_pause` is the pause before the second.
-    pub fn new(url: String, timeout: Millis, retry_pause: Duration, transport: Arc<dyn Transport>, metrics: Arc<Metrics>) -> Alerts {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Notify::new(), metrics });
-        let webhook = Webhook { url, timeout, retry_pause, transport };
+    pub fn new(
+        url: String,
+        timeout: Millis,
+        retry_pause: Duration,
+        transport: Arc<dyn Transport>,
+        metrics: Arc<Metrics>,
+    ) -> Alerts {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Notify::new(),
+            metrics,
+        });
+        let webhook = Webhook {
+            url,
+            timeout,
+            retry_pause,
+            transport,
+        };
         tokio::spawn(deliver(shared.clone(), webhook));
         Alerts { shared }
     }
@@ -210,7 +225,13 @@ mod tests {
     use super::*;
 
     fn alert(n: u32) -> Alert {
-        Alert { branch: "http://h/a".to_owned(), error: "x".to_owned(), gid: Gid::stored("g"), retry_count: n, status: Status::Submitted }
+        Alert {
+            branch: "http://h/a".to_owned(),
+            error: "x".to_owned(),
+            gid: Gid::stored("g"),
+            retry_count: n,
+            status: Status::Submitted,
+        }
     }
 
     #[test]
@@ -229,6 +250,9 @@ mod tests {
         for n in most..2 * REMEMBERED_MAX as u32 {
             queue.push(alert(n));
         }
-        assert_eq!((queue.known.len(), queue.order.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
+        assert_eq!(
+            (queue.known.len(), queue.order.len()),
+            (REMEMBERED_MAX, REMEMBERED_MAX)
+        );
     }
 }

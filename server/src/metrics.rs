@@ -3,26 +3,57 @@
 //! A registry per coordinator, nothing global. Counting on the hot path resolves no labels by text after the first time: each counter is
 //! kept at an index computed from the words.
 
+mod process;
+
 use crate::store::Stats;
 use amends::{Millis, Op, Outcome, Status, TransType};
+use process::Process;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The `api` labels: last segments of the routes, in lower case, sorted. Everything else is `other`.
 const APIS: [&str; 21] = [
-    "abort", "all", "forcestop", "json-rpc", "metrics", "newgid", "prepare", "prepareworkflow", "query", "querykv", "registerbranch",
-    "registertccbranch", "registerxabranch", "resetcrontime", "resetnextcrontime", "scankv", "submit", "subscribe", "topic", "unsubscribe",
+    "abort",
+    "all",
+    "forcestop",
+    "json-rpc",
+    "metrics",
+    "newgid",
+    "prepare",
+    "prepareworkflow",
+    "query",
+    "querykv",
+    "registerbranch",
+    "registertccbranch",
+    "registerxabranch",
+    "resetcrontime",
+    "resetnextcrontime",
+    "scankv",
+    "submit",
+    "subscribe",
+    "topic",
+    "unsubscribe",
     "version",
 ];
 const OTHER: &str = "other";
 
 const TYPES: usize = TransType::ALL.len();
 const OPS: [Op; 10] = [
-    Op::ACTION, Op::COMPENSATE, Op::TRY, Op::CONFIRM, Op::CANCEL, Op::COMMIT, Op::ROLLBACK, Op::MSG, Op::BUSINESS, Op::DECISION,
+    Op::ACTION,
+    Op::COMPENSATE,
+    Op::TRY,
+    Op::CONFIRM,
+    Op::CANCEL,
+    Op::COMMIT,
+    Op::ROLLBACK,
+    Op::MSG,
+    Op::BUSINESS,
+    Op::DECISION,
 ];
 const OUTCOMES: [&str; 4] = ["success", "failure", "ongoing", "error"];
 /// `00` to `99`, and `other`.
@@ -82,11 +113,16 @@ struct Table {
 
 impl Table {
     fn new(registry: &Registry, name: &str, help: &str, labels: &[&str], cells: usize) -> Table {
-        Table { vec: register(registry, IntCounterVec::new(Opts::new(name, help), labels)), cells: cells_of(cells) }
+        Table {
+            vec: register(registry, IntCounterVec::new(Opts::new(name, help), labels)),
+            cells: cells_of(cells),
+        }
     }
 
     fn count<const N: usize>(&self, cell: usize, labels: impl FnOnce() -> [&'static str; N]) {
-        self.cells[cell].get_or_init(|| self.vec.with_label_values(&labels())).inc();
+        self.cells[cell]
+            .get_or_init(|| self.vec.with_label_values(&labels()))
+            .inc();
     }
 }
 
@@ -94,9 +130,14 @@ fn cells_of<T>(n: usize) -> Box<[OnceLock<T>]> {
     (0..n).map(|_| OnceLock::new()).collect()
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<C>,
+) -> C {
     let metric = metric.expect("names and labels of metrics are constants, and valid");
-    registry.register(Box::new(metric.clone())).expect("no two metrics have one name");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("no two metrics have one name");
     metric
 }
 
@@ -108,29 +149,84 @@ impl Metrics {
         let int_gauge = |name: &str, help: &str| register(r, IntGauge::new(name, help));
         let gauge = |name: &str, help: &str| register(r, Gauge::new(name, help));
         let int_counter = |name: &str, help: &str| register(r, IntCounter::new(name, help));
-        let info = register(r, IntGaugeVec::new(Opts::new("dtm_server_info", "The information of this dtm server."), &["gin_version", "grpc_version"]));
-        info.with_label_values(&[concat!("amends ", env!("CARGO_PKG_VERSION")), "none"]).set(1);
-        let durations = histogram("dtm_server_response_duration", "The request durations of a dtm server api", &["type", "api"]);
+        let info = register(
+            r,
+            IntGaugeVec::new(
+                Opts::new("dtm_server_info", "The information of this dtm server."),
+                &["gin_version", "grpc_version"],
+            ),
+        );
+        info.with_label_values(&[concat!("amends ", env!("CARGO_PKG_VERSION")), "none"])
+            .set(1);
+        let durations = histogram(
+            "dtm_server_response_duration",
+            "The request durations of a dtm server api",
+            &["type", "api"],
+        );
         let durations = register(r, durations);
-        let handled = histogram("dtm_transaction_handled_duration", "Histogram of handling latency of the transaction that handled by the server.", &["model"]);
+        let handled = histogram(
+            "dtm_transaction_handled_duration",
+            "Histogram of handling latency of the transaction that handled by the server.",
+            &["model"],
+        );
         let handled = register(r, handled);
-        let unfinished = Opts::new("amends_transactions_unfinished", "Stored transactions that have not ended");
+        let unfinished = Opts::new(
+            "amends_transactions_unfinished",
+            "Stored transactions that have not ended",
+        );
         let unfinished = register(r, IntGaugeVec::new(unfinished, &["trans_type", "status"]));
         let scraped = Scraped {
-            unfinished: open_states().map(|(t, s)| ((t, s), unfinished.with_label_values(&[t.as_str(), s.as_str()]))).collect(),
-            saga_prepared: int_gauge("amends_saga_prepared", "Sagas that were prepared and not submitted: nothing of them has run"),
-            oldest_age: gauge("amends_transactions_oldest_age_seconds", "Age of the oldest transaction that has not ended"),
-            due_lag: gauge("amends_due_lag_seconds", "How long the transaction that waits longest for its turn has been due"),
-            syncs: int_counter("amends_store_syncs_total", "Times the store synced its log to the disk"),
-            written: int_counter("amends_store_written_bytes_total", "Bytes written to the store's log"),
+            unfinished: open_states()
+                .map(|(t, s)| {
+                    (
+                        (t, s),
+                        unfinished.with_label_values(&[t.as_str(), s.as_str()]),
+                    )
+                })
+                .collect(),
+            saga_prepared: int_gauge(
+                "amends_saga_prepared",
+                "Sagas that were prepared and not submitted: nothing of them has run",
+            ),
+            oldest_age: gauge(
+                "amends_transactions_oldest_age_seconds",
+                "Age of the oldest transaction that has not ended",
+            ),
+            due_lag: gauge(
+                "amends_due_lag_seconds",
+                "How long the transaction that waits longest for its turn has been due",
+            ),
+            syncs: int_counter(
+                "amends_store_syncs_total",
+                "Times the store synced its log to the disk",
+            ),
+            written: int_counter(
+                "amends_store_written_bytes_total",
+                "Bytes written to the store's log",
+            ),
             process: Process::new(r),
         };
         let metrics = Metrics {
-            requests: Table::new(r, "dtm_server_process_total", "All request received by dtm", &["type", "api", "status"], (APIS.len() + 1) * 2),
+            requests: Table::new(
+                r,
+                "dtm_server_process_total",
+                "All request received by dtm",
+                &["type", "api", "status"],
+                (APIS.len() + 1) * 2,
+            ),
             durations,
             duration: cells_of(APIS.len() + 1),
-            process: Table::new(r, "dtm_transaction_process_total", "All transactions processed by dtm", &["model", "status"], TYPES * 2),
-            handled: TransType::ALL.iter().map(|t| handled.with_label_values(&[t.as_str()])).collect(),
+            process: Table::new(
+                r,
+                "dtm_transaction_process_total",
+                "All transactions processed by dtm",
+                &["model", "status"],
+                TYPES * 2,
+            ),
+            handled: TransType::ALL
+                .iter()
+                .map(|t| handled.with_label_values(&[t.as_str()]))
+                .collect(),
             branches: Table::new(
                 r,
                 "dtm_branch_process_total",
@@ -152,10 +248,22 @@ impl Metrics {
                 &["trans_type", "status"],
                 TYPES * 3,
             ),
-            alerts: Table::new(r, "amends_alerts_total", "Alerts by what became of them", &["result"], 3),
-            driven: int_gauge("amends_transactions_driven", "Transactions being driven now"),
+            alerts: Table::new(
+                r,
+                "amends_alerts_total",
+                "Alerts by what became of them",
+                &["result"],
+                3,
+            ),
+            driven: int_gauge(
+                "amends_transactions_driven",
+                "Transactions being driven now",
+            ),
             calls_in_flight: int_gauge("amends_calls_in_flight", "Branch calls on the wire now"),
-            calls_waiting: int_gauge("amends_calls_waiting", "Transactions that wait for a slot of a host or of the total"),
+            calls_waiting: int_gauge(
+                "amends_calls_waiting",
+                "Transactions that wait for a slot of a host or of the total",
+            ),
             attention: int_gauge("amends_attention", "Transactions marked for attention"),
             scrape: Mutex::new(scraped),
             registry,
@@ -167,21 +275,30 @@ impl Metrics {
     pub fn request(&self, api: &str, ok: bool, took: Duration) {
         let i = APIS.binary_search(&api).unwrap_or(APIS.len());
         let label = APIS.get(i).copied().unwrap_or(OTHER);
-        self.requests.count(2 * i + usize::from(ok), || ["http", label, OK_FAIL[usize::from(ok)]]);
-        self.duration[i].get_or_init(|| self.durations.with_label_values(&["http", label])).observe(took.as_secs_f64());
+        self.requests.count(2 * i + usize::from(ok), || {
+            ["http", label, OK_FAIL[usize::from(ok)]]
+        });
+        self.duration[i]
+            .get_or_init(|| self.durations.with_label_values(&["http", label]))
+            .observe(took.as_secs_f64());
     }
 
     /// A transaction was processed once, from being picked up to being let go; `age` is the time since its creation, ms.
     pub fn process(&self, trans_type: TransType, ok: bool, age: Millis) {
         let t = trans_type as usize;
-        self.process.count(2 * t + usize::from(ok), || [trans_type.as_str(), OK_FAIL[usize::from(ok)]]);
+        self.process.count(2 * t + usize::from(ok), || {
+            [trans_type.as_str(), OK_FAIL[usize::from(ok)]]
+        });
         self.handled[t].observe(age.max(0) as f64 / 1_000.0);
     }
 
     /// A branch call ended.
     pub fn branch(&self, trans_type: TransType, branch_id: &str, op: &Op, outcome: &Outcome) {
         let t = trans_type as usize;
-        let o = OPS.iter().position(|known| known == op).unwrap_or(OPS.len());
+        let o = OPS
+            .iter()
+            .position(|known| known == op)
+            .unwrap_or(OPS.len());
         let op_label = || static_op(o);
         let result = match outcome {
             Outcome::Success => 0,
@@ -190,14 +307,24 @@ impl Metrics {
             Outcome::Error(_) => 3,
         };
         let cell = (t * (OPS.len() + 1) + o) * OUTCOMES.len() + result;
-        self.attempts.count(cell, || [trans_type.as_str(), op_label(), OUTCOMES[result]]);
+        self.attempts
+            .count(cell, || [trans_type.as_str(), op_label(), OUTCOMES[result]]);
         let b = match branch_id.as_bytes() {
-            [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => usize::from(tens - b'0') * 10 + usize::from(ones - b'0'),
+            [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => {
+                usize::from(tens - b'0') * 10 + usize::from(ones - b'0')
+            }
             _ => BRANCH_IDS - 1,
         };
         let ok = usize::from(result == 0);
         let cell = ((t * BRANCH_IDS + b) * (OPS.len() + 1) + o) * 2 + ok;
-        self.branches.count(cell, || [trans_type.as_str(), branch_label(b), op_label(), OK_FAIL[ok]]);
+        self.branches.count(cell, || {
+            [
+                trans_type.as_str(),
+                branch_label(b),
+                op_label(),
+                OK_FAIL[ok],
+            ]
+        });
     }
 
     /// A transaction's final status is durable. `forced`: an operator stopped it.
@@ -207,12 +334,15 @@ impl Metrics {
             Status::Succeed => (0, status.as_str()),
             _ => (1, Status::Failed.as_str()),
         };
-        self.finished.count(3 * trans_type as usize + i, || [trans_type.as_str(), label]);
+        self.finished
+            .count(3 * trans_type as usize + i, || [trans_type.as_str(), label]);
     }
 
     /// What became of an alert.
     pub fn alert(&self, end: AlertEnd) {
-        self.alerts.count(end as usize, || [["delivered", "failed", "dropped"][end as usize]]);
+        self.alerts.count(end as usize, || {
+            [["delivered", "failed", "dropped"][end as usize]]
+        });
     }
 
     /// The text of `GET /api/metrics`: gauges are brought up to date from the store's `stats` first. `now` is the store's clock.
@@ -220,19 +350,34 @@ impl Metrics {
         // One at a time, for counters of the store are set here.
         let scrape = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         for (state, gauge) in &scrape.unfinished {
-            gauge.set(stats.unfinished.iter().filter(|(s, _)| s == state).map(|(_, n)| *n as i64).sum());
+            gauge.set(
+                stats
+                    .unfinished
+                    .iter()
+                    .filter(|(s, _)| s == state)
+                    .map(|(_, n)| *n as i64)
+                    .sum(),
+            );
             if *state == (TransType::Saga, Status::Prepared) {
                 scrape.saga_prepared.set(gauge.get());
             }
         }
-        let since = |at: Option<Millis>| at.map_or(0.0, |at| now.saturating_sub(at).max(0) as f64 / 1_000.0);
+        let since = |at: Option<Millis>| {
+            at.map_or(0.0, |at| now.saturating_sub(at).max(0) as f64 / 1_000.0)
+        };
         scrape.oldest_age.set(since(stats.oldest_created));
         scrape.due_lag.set(since(stats.earliest_due));
-        scrape.syncs.inc_by(stats.syncs.saturating_sub(scrape.syncs.get()));
-        scrape.written.inc_by(stats.bytes_written.saturating_sub(scrape.written.get()));
+        scrape
+            .syncs
+            .inc_by(stats.syncs.saturating_sub(scrape.syncs.get()));
+        scrape
+            .written
+            .inc_by(stats.bytes_written.saturating_sub(scrape.written.get()));
         scrape.process.read();
         let families = self.registry.gather();
-        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|e| format!("# cannot encode metrics: {e}\n"))
+        TextEncoder::new()
+            .encode_to_string(&families)
+            .unwrap_or_else(|e| format!("# cannot encode metrics: {e}\n"))
     }
 }
 
@@ -242,11 +387,24 @@ fn histogram(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Hist
 
 fn open_states() -> impl Iterator<Item = (TransType, Status)> {
     let open = || Status::ALL.iter().copied().filter(|s| !s.is_final());
-    TransType::ALL.iter().flat_map(move |t| open().map(move |s| (*t, s)))
+    TransType::ALL
+        .iter()
+        .flat_map(move |t| open().map(move |s| (*t, s)))
 }
 
 fn static_op(i: usize) -> &'static str {
-    const WORDS: [&str; OPS.len()] = ["action", "compensate", "try", "confirm", "cancel", "commit", "rollback", "msg", "business", "decision"];
+    const WORDS: [&str; OPS.len()] = [
+        "action",
+        "compensate",
+        "try",
+        "confirm",
+        "cancel",
+        "commit",
+        "rollback",
+        "msg",
+        "business",
+        "decision",
+    ];
     WORDS.get(i).copied().unwrap_or(OTHER)
 }
 
@@ -255,49 +413,6 @@ fn branch_label(n: usize) -> &'static str {
     const DIGITS: &str = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
                           5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
     DIGITS.get(2 * n..2 * n + 2).unwrap_or(OTHER)
-}
-
-/// What Linux tells about this process, under the names every Prometheus client uses. Elsewhere they stay at zero.
-struct Process {
-    cpu: Counter,
-    resident: IntGauge,
-    open_fds: IntGauge,
-    start: Gauge,
-}
-
-impl Process {
-    /// The kernel's unit of times in `/proc`, on every architecture.
-    const TICKS: f64 = 100.0;
-
-    fn new(r: &Registry) -> Process {
-        Process {
-            cpu: register(r, Counter::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")),
-            resident: register(r, IntGauge::new("process_resident_memory_bytes", "Resident memory size in bytes.")),
-            open_fds: register(r, IntGauge::new("process_open_fds", "Number of open file descriptors.")),
-            start: register(r, Gauge::new("process_start_time_seconds", "Start time of the process since unix epoch in seconds.")),
-        }
-    }
-
-    fn read(&self) {
-        let text = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let stat = text("/proc/self/stat");
-        // The name, in parentheses, may hold spaces.
-        let fields: Vec<f64> = stat.rsplit_once(')').map_or("", |(_, f)| f).split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
-        if let (Some(user), Some(system), Some(start)) = (fields.get(11), fields.get(12), fields.get(19)) {
-            self.cpu.inc_by(((user + system) / Process::TICKS - self.cpu.get()).max(0.0));
-            if self.start.get() == 0.0 {
-                self.start.set(number_after(&text("/proc/stat"), "btime") + start / Process::TICKS);
-            }
-        }
-        self.resident.set(number_after(&text("/proc/self/status"), "VmRSS:") as i64 * 1_024);
-        // The listing itself holds one.
-        self.open_fds.set(std::fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as i64 - 1));
-    }
-}
-
-fn number_after(text: &str, word: &str) -> f64 {
-    let line = text.lines().find_map(|l| l.strip_prefix(word));
-    line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -313,6 +428,14 @@ mod tests {
         for (i, t) in TransType::ALL.iter().enumerate() {
             assert_eq!(*t as usize, i);
         }
-        assert_eq!([branch_label(0), branch_label(7), branch_label(99), branch_label(100)], ["00", "07", "99", "other"]);
+        assert_eq!(
+            [
+                branch_label(0),
+                branch_label(7),
+                branch_label(99),
+                branch_label(100)
+            ],
+            ["00", "07", "99", "other"]
+        );
     }
 }

@@ -26,7 +26,10 @@ fn webhook(status: impl Fn(usize) -> u16 + Send + 'static) -> (String, Receiver<
             let whole = |r: &[u8]| {
                 let text = String::from_utf8_lossy(r).into_owned();
                 let (head, body) = text.split_once("\r\n\r\n")?;
-                let length: usize = head.to_ascii_lowercase().lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok())?;
+                let length: usize = head
+                    .to_ascii_lowercase()
+                    .lines()
+                    .find_map(|l| l.strip_prefix("content-length: ")?.parse().ok())?;
                 (body.len() == length).then_some(text.clone())
             };
             let text = loop {
@@ -37,7 +40,10 @@ fn webhook(status: impl Fn(usize) -> u16 + Send + 'static) -> (String, Receiver<
                 assert!(read > 0, "closed within a request");
                 request.extend_from_slice(&buffer[..read]);
             };
-            let answer = format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", status(n));
+            let answer = format!(
+                "HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+                status(n)
+            );
             stream.write_all(answer.as_bytes()).expect("answered");
             sender.send(text).unwrap_or_default();
         }
@@ -48,7 +54,16 @@ fn webhook(status: impl Fn(usize) -> u16 + Send + 'static) -> (String, Receiver<
 fn alerts(url: String) -> (Alerts, Arc<Metrics>) {
     let metrics = Metrics::new();
     let transport = Arc::new(HttpTransport::new(Compat::default(), 1_024));
-    (Alerts::new(url, 3_000, Duration::from_millis(1), transport, metrics.clone()), metrics)
+    (
+        Alerts::new(
+            url,
+            3_000,
+            Duration::from_millis(1),
+            transport,
+            metrics.clone(),
+        ),
+        metrics,
+    )
 }
 
 fn alert(retry_count: u32) -> Alert {
@@ -63,8 +78,16 @@ fn alert(retry_count: u32) -> Alert {
 
 async fn counted(metrics: &Metrics, line: &str) {
     let start = Instant::now();
-    while !metrics.render(&Stats::default(), 0).lines().any(|l| l == line) {
-        assert!(start.elapsed() < WAIT, "{line} did not come in {}", metrics.render(&Stats::default(), 0));
+    while !metrics
+        .render(&Stats::default(), 0)
+        .lines()
+        .any(|l| l == line)
+    {
+        assert!(
+            start.elapsed() < WAIT,
+            "{line} did not come in {}",
+            metrics.render(&Stats::default(), 0)
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -79,9 +102,21 @@ async fn an_alert_is_posted_as_dtm_posts_it_and_once() {
     let request = requests.recv_timeout(WAIT).expect("alert");
     let (head, body) = request.split_once("\r\n\r\n").expect("request");
     assert!(head.starts_with("POST /alert HTTP/1.1\r\n"), "{head}");
-    assert!(head.to_ascii_lowercase().contains("\r\ncontent-type: application/json"), "{head}");
-    assert_eq!(body, r#"{"branch":"http://bank/in","error":"answered 500: \"no\"","gid":"g1","retry_count":3,"status":"submitted"}"#);
-    assert!(requests.recv_timeout(WAIT).expect("alert").contains("\"retry_count\":6,"));
+    assert!(
+        head.to_ascii_lowercase()
+            .contains("\r\ncontent-type: application/json"),
+        "{head}"
+    );
+    assert_eq!(
+        body,
+        r#"{"branch":"http://bank/in","error":"answered 500: \"no\"","gid":"g1","retry_count":3,"status":"submitted"}"#
+    );
+    assert!(
+        requests
+            .recv_timeout(WAIT)
+            .expect("alert")
+            .contains("\"retry_count\":6,")
+    );
     counted(&metrics, "amends_alerts_total{result=\"delivered\"} 2").await;
     assert!(requests.try_recv().is_err(), "no alert comes twice");
 }
@@ -102,17 +137,27 @@ async fn delivery_is_tried_again_and_given_up_in_the_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_that_hangs_blocks_nobody_and_the_end_does_not_wait_for_it() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let (alerts, metrics) = alerts(format!("http://{}/", listener.local_addr().expect("address")));
+    let (alerts, metrics) = alerts(format!(
+        "http://{}/",
+        listener.local_addr().expect("address")
+    ));
     alerts.send(alert(0));
     let (mut stream, _) = listener.accept().expect("the first try");
     let start = Instant::now();
     for n in 1..=1_030 {
         alerts.send(alert(n));
     }
-    assert!(start.elapsed() < Duration::from_secs(2), "sending does not wait");
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "sending does not wait"
+    );
     counted(&metrics, "amends_alerts_total{result=\"dropped\"} 6").await;
     drop(alerts);
-    stream.set_read_timeout(Some(Duration::from_secs(2))).expect("timeout");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .expect("timeout");
     let end = tokio::task::spawn_blocking(move || stream.read_to_end(&mut Vec::new()));
-    end.await.expect("no panic").expect("the task ends and its connection with it");
+    end.await
+        .expect("no panic")
+        .expect("the task ends and its connection with it");
 }

@@ -1,117 +1,14 @@
 //! Branch calls over real sockets: what is sent, how answers are read, and what the errors say.
 
-use amends::wire::call::{HttpCall, Via};
-use amends::{Compat, Outcome, Purpose};
+mod dispatch_participant;
+
+use amends::{Compat, Outcome};
 use amends_server::dispatch::{HttpTransport, Reply, Transport};
-use bytes::Bytes;
+use dispatch_participant::{Answer, call, error_of, header, ok, participant, transport};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, channel};
+use std::net::TcpListener;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
-
-/// A request as it came in.
-struct Seen {
-    head: String,
-    body: String,
-}
-
-/// A participant whose behaviour is a function of (connection, request on it, request).
-struct Participant {
-    url: String,
-    connections: Arc<AtomicUsize>,
-    requests: Receiver<Seen>,
-    closed: Receiver<()>,
-}
-
-enum Answer {
-    Bytes(String),
-    Close(String),
-    Silence,
-}
-
-fn ok(body: &str) -> Answer {
-    Answer::Bytes(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
-}
-
-fn participant(behaviour: impl Fn(usize, usize, &Seen) -> Answer + Send + Sync + 'static) -> Participant {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("address"));
-    let connections = Arc::new(AtomicUsize::new(0));
-    let (count, behaviour) = (connections.clone(), Arc::new(behaviour));
-    let (sender, requests) = channel();
-    let (closing, closed) = channel();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.expect("connection");
-            let number = count.fetch_add(1, SeqCst);
-            let (sender, closing, behaviour) = (sender.clone(), closing.clone(), behaviour.clone());
-            std::thread::spawn(move || {
-                let mut nth = 0;
-                while let Some(seen) = read_request(&mut stream) {
-                    let answer = behaviour(number, nth, &seen);
-                    nth += 1;
-                    let _ = sender.send(seen);
-                    match answer {
-                        Answer::Bytes(bytes) => stream.write_all(bytes.as_bytes()).unwrap_or_default(),
-                        Answer::Close(bytes) => {
-                            stream.write_all(bytes.as_bytes()).unwrap_or_default();
-                            drop(stream);
-                            closing.send(()).unwrap_or_default();
-                            return;
-                        }
-                        Answer::Silence => {}
-                    }
-                }
-            });
-        }
-    });
-    Participant { url, connections, requests, closed }
-}
-
-fn read_request(stream: &mut TcpStream) -> Option<Seen> {
-    let mut bytes = Vec::new();
-    let mut byte = [0];
-    while !bytes.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
-            Ok(1) => bytes.push(byte[0]),
-            _ => return None,
-        }
-    }
-    let head = String::from_utf8(bytes).expect("text");
-    let length = header(&head, "content-length").map_or(0, |v| v.parse().expect("number"));
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).ok()?;
-    Some(Seen { head, body: String::from_utf8(body).expect("text") })
-}
-
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|l| l.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v))
-}
-
-fn call(url: &str, body: &str) -> HttpCall {
-    HttpCall {
-        post: !body.is_empty(),
-        url: url.to_owned(),
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        timeout: 5_000,
-        purpose: Purpose::Branch,
-        via: Via::Http,
-    }
-}
-
-fn transport() -> HttpTransport {
-    HttpTransport::new(Compat::default(), 1_024)
-}
-
-fn error_of(reply: Reply) -> (String, bool) {
-    match reply.outcome {
-        Outcome::Error(text) => (text, reply.unreachable),
-        other => panic!("no error but {other:?}"),
-    }
-}
 
 #[tokio::test]
 async fn a_call_is_sent_as_told_and_the_connection_is_kept() {
@@ -121,9 +18,19 @@ async fn a_call_is_sent_as_told_and_the_connection_is_kept() {
         let mut c = call(&format!("{}/in?x=1&op=action", p.url), "{\"amount\":30}");
         c.headers.push(("x-tenant".to_owned(), "one".to_owned()));
         c.headers.push(("x-tenant".to_owned(), "two".to_owned()));
-        assert_eq!(t.call(c).await, Reply { outcome: Outcome::Success, unreachable: false });
+        assert_eq!(
+            t.call(c).await,
+            Reply {
+                outcome: Outcome::Success,
+                unreachable: false
+            }
+        );
         let seen = p.requests.recv().expect("request");
-        assert!(seen.head.starts_with("POST /in?x=1&op=action HTTP/1.1\r\n"), "{}", seen.head);
+        assert!(
+            seen.head.starts_with("POST /in?x=1&op=action HTTP/1.1\r\n"),
+            "{}",
+            seen.head
+        );
         assert_eq!(header(&seen.head, "host"), p.url.strip_prefix("http://"));
         assert_eq!(header(&seen.head, "content-type"), Some("application/json"));
         assert_eq!(header(&seen.head, "x-tenant"), Some("two"));
@@ -131,7 +38,13 @@ async fn a_call_is_sent_as_told_and_the_connection_is_kept() {
         assert_eq!(seen.body, "{\"amount\":30}");
     }
     assert_eq!(t.call(call(&p.url, "")).await.outcome, Outcome::Success);
-    assert!(p.requests.recv().expect("request").head.starts_with("GET / HTTP/1.1\r\n"));
+    assert!(
+        p.requests
+            .recv()
+            .expect("request")
+            .head
+            .starts_with("GET / HTTP/1.1\r\n")
+    );
     assert_eq!(p.connections.load(SeqCst), 1);
 }
 
@@ -139,7 +52,13 @@ async fn a_call_is_sent_as_told_and_the_connection_is_kept() {
 async fn headers_of_the_connection_are_not_a_transactions_to_set() {
     let p = participant(|_, _, _| ok(""));
     let mut c = call(&p.url, "body");
-    for (name, value) in [("host", "evil"), ("content-length", "1"), ("transfer-encoding", "chunked"), ("connection", "close"), ("expect", "100-continue")] {
+    for (name, value) in [
+        ("host", "evil"),
+        ("content-length", "1"),
+        ("transfer-encoding", "chunked"),
+        ("connection", "close"),
+        ("expect", "100-continue"),
+    ] {
         c.headers.push((name.to_owned(), value.to_owned()));
     }
     assert_eq!(transport().call(c).await.outcome, Outcome::Success);
@@ -157,94 +76,97 @@ async fn every_status_is_an_answer() {
         ("409 Conflict", Outcome::Failure("no stock".to_owned())),
         ("425 Too Early", Outcome::Ongoing),
         ("202 Accepted", Outcome::Ongoing),
-        ("500 Oops", Outcome::Error("answered 500: no stock".to_owned())),
-        ("302 Found\r\nlocation: /x", Outcome::Error("answered 302: no stock".to_owned())),
-        ("307 No Location", Outcome::Error("answered 307: no stock".to_owned())),
+        (
+            "500 Oops",
+            Outcome::Error("answered 500: no stock".to_owned()),
+        ),
+        (
+            "302 Found\r\nlocation: /x",
+            Outcome::Error("answered 302: no stock".to_owned()),
+        ),
+        (
+            "307 No Location",
+            Outcome::Error("answered 307: no stock".to_owned()),
+        ),
     ] {
-        let p = participant(move |_, _, _| Answer::Bytes(format!("HTTP/1.1 {status}\r\ncontent-length: 8\r\n\r\nno stock")));
-        assert_eq!(transport().call(call(&p.url, "{}")).await, Reply { outcome: want, unreachable: false }, "{status}");
+        let p = participant(move |_, _, _| {
+            Answer::Bytes(format!(
+                "HTTP/1.1 {status}\r\ncontent-length: 8\r\n\r\nno stock"
+            ))
+        });
+        assert_eq!(
+            transport().call(call(&p.url, "{}")).await,
+            Reply {
+                outcome: want,
+                unreachable: false
+            },
+            "{status}"
+        );
     }
 }
 
 #[tokio::test]
 async fn chunked_answers_and_answers_without_a_length_are_read() {
-    let chunked = "HTTP/1.1 409 C\r\ntransfer-encoding: chunked\r\n\r\n3\r\nno \r\n5\r\nstock\r\n0\r\n\r\n";
-    let p = participant(move |_, nth, _| if nth == 0 { Answer::Bytes(chunked.to_owned()) } else { ok("") });
+    let chunked =
+        "HTTP/1.1 409 C\r\ntransfer-encoding: chunked\r\n\r\n3\r\nno \r\n5\r\nstock\r\n0\r\n\r\n";
+    let p = participant(move |_, nth, _| {
+        if nth == 0 {
+            Answer::Bytes(chunked.to_owned())
+        } else {
+            ok("")
+        }
+    });
     let t = transport();
-    assert_eq!(t.call(call(&p.url, "{}")).await.outcome, Outcome::Failure("no stock".to_owned()));
+    assert_eq!(
+        t.call(call(&p.url, "{}")).await.outcome,
+        Outcome::Failure("no stock".to_owned())
+    );
     assert_eq!(t.call(call(&p.url, "{}")).await.outcome, Outcome::Success);
-    assert_eq!(p.connections.load(SeqCst), 1, "a chunked answer leaves the connection usable");
+    assert_eq!(
+        p.connections.load(SeqCst),
+        1,
+        "a chunked answer leaves the connection usable"
+    );
 
     let p = participant(|_, _, _| Answer::Close("HTTP/1.1 409 C\r\n\r\nno stock".to_owned()));
-    assert_eq!(t.call(call(&p.url, "{}")).await.outcome, Outcome::Failure("no stock".to_owned()));
+    assert_eq!(
+        t.call(call(&p.url, "{}")).await.outcome,
+        Outcome::Failure("no stock".to_owned())
+    );
 }
 
 #[tokio::test]
 async fn at_the_limit_an_answer_is_whole_and_beyond_it_cut() {
     for (length, kept, connections) in [(1_024, 1_024, 1), (1_025, 1_024, 2), (200_000, 1_024, 2)] {
         let p = participant(move |_, _, _| {
-            Answer::Bytes(format!("HTTP/1.1 409 C\r\ncontent-length: {length}\r\n\r\n{}", "x".repeat(length)))
+            Answer::Bytes(format!(
+                "HTTP/1.1 409 C\r\ncontent-length: {length}\r\n\r\n{}",
+                "x".repeat(length)
+            ))
         });
         let t = transport();
         for _ in 0..2 {
-            assert_eq!(t.call(call(&p.url, "{}")).await.outcome, Outcome::Failure("x".repeat(kept)), "{length}");
+            assert_eq!(
+                t.call(call(&p.url, "{}")).await.outcome,
+                Outcome::Failure("x".repeat(kept)),
+                "{length}"
+            );
         }
         assert_eq!(p.connections.load(SeqCst), connections, "{length}");
     }
 }
 
 #[tokio::test]
-async fn redirects_307_and_308_keep_method_and_body() {
-    for status in [307, 308] {
-        let p = participant(move |_, _, seen| {
-            if seen.head.starts_with("POST /b?y") { ok("") } else { Answer::Bytes(format!("HTTP/1.1 {status} R\r\nlocation: b?y\r\ncontent-length: 0\r\n\r\n")) }
-        });
-        assert_eq!(transport().call(call(&format!("{}/a", p.url), "{\"n\":1}")).await.outcome, Outcome::Success);
-        assert_eq!(p.requests.recv().expect("first").body, "{\"n\":1}");
-        assert_eq!(p.requests.recv().expect("second").body, "{\"n\":1}");
-        assert_eq!(p.connections.load(SeqCst), 1);
-    }
-}
-
-#[tokio::test]
-async fn a_redirect_loop_ends_after_ten() {
-    let p = participant(|_, _, _| Answer::Bytes("HTTP/1.1 307 R\r\nlocation: /\r\ncontent-length: 0\r\n\r\n".to_owned()));
-    let (text, unreachable) = error_of(transport().call(call(&p.url, "{}")).await);
-    assert_eq!(text, format!("{} redirected the call more than 10 times", p.url));
-    assert!(!unreachable);
-    assert_eq!(p.requests.try_iter().count(), 11);
-}
-
-#[tokio::test]
-async fn a_redirect_to_another_host_carries_no_credentials() {
-    let other = participant(|_, _, _| ok(""));
-    let location = other.url.clone();
-    let p = participant(move |_, _, _| Answer::Bytes(format!("HTTP/1.1 307 R\r\nlocation: {location}/x\r\ncontent-length: 0\r\n\r\n")));
-    let mut c = call(&p.url, "{}");
-    c.headers.push(("authorization".to_owned(), "Bearer t".to_owned()));
-    c.headers.push(("x-tenant".to_owned(), "one".to_owned()));
-    assert_eq!(transport().call(c).await.outcome, Outcome::Success);
-    assert_eq!(header(&p.requests.recv().expect("first").head, "authorization"), Some("Bearer t"));
-    let second = other.requests.recv().expect("second");
-    assert_eq!(header(&second.head, "authorization"), None);
-    assert_eq!(header(&second.head, "x-tenant"), Some("one"));
-}
-
-#[tokio::test]
-async fn credentials_in_a_url_are_sent_and_never_shown() {
-    let p = participant(|_, nth, _| if nth == 0 { ok("") } else { Answer::Close(String::new()) });
-    let url = p.url.replace("http://", "http://Aladdin:open%20sesame@");
-    let t = transport();
-    assert_eq!(t.call(call(&url, "{}")).await.outcome, Outcome::Success);
-    assert_eq!(header(&p.requests.recv().expect("request").head, "authorization"), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
-    let (text, _) = error_of(t.call(call(&url, "{}")).await);
-    assert_eq!(text, format!("{} closed the connection before it answered", p.url));
-}
-
-#[tokio::test]
 async fn nobody_there() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("address");
-    let (text, unreachable) = error_of(transport().call(call(&format!("http://{free}/a?b"), "{}")).await);
+    let free = TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("address");
+    let (text, unreachable) = error_of(
+        transport()
+            .call(call(&format!("http://{free}/a?b"), "{}"))
+            .await,
+    );
     assert_eq!(text, format!("connection refused by http://{free}"));
     assert!(unreachable);
 }
@@ -254,42 +176,91 @@ async fn no_answer_in_time() {
     let p = participant(|_, _, _| Answer::Silence);
     let mut c = call(&p.url, "{}");
     c.timeout = 150;
-    assert_eq!(error_of(transport().call(c).await), (format!("no answer from {} within 150 ms", p.url), true));
+    assert_eq!(
+        error_of(transport().call(c).await),
+        (format!("no answer from {} within 150 ms", p.url), true)
+    );
     // An answer whose body does not end is none either.
-    let p = participant(|_, _, _| Answer::Bytes("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc".to_owned()));
+    let p = participant(|_, _, _| {
+        Answer::Bytes("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc".to_owned())
+    });
     let mut c = call(&p.url, "{}");
     c.timeout = 1_000;
-    assert_eq!(error_of(transport().call(c).await), (format!("no answer from {} within 1 s", p.url), true));
+    assert_eq!(
+        error_of(transport().call(c).await),
+        (format!("no answer from {} within 1 s", p.url), true)
+    );
 }
 
 #[tokio::test]
 async fn a_call_that_may_have_arrived_is_never_repeated() {
     let p = participant(|_, _, _| Answer::Close(String::new()));
-    assert_eq!(error_of(transport().call(call(&p.url, "{}")).await), (format!("{} closed the connection before it answered", p.url), true));
+    assert_eq!(
+        error_of(transport().call(call(&p.url, "{}")).await),
+        (
+            format!("{} closed the connection before it answered", p.url),
+            true
+        )
+    );
     assert_eq!(p.requests.try_iter().count(), 1);
 
-    let p = participant(|_, nth, _| if nth == 0 { ok("") } else { Answer::Close(String::new()) });
+    let p = participant(|_, nth, _| {
+        if nth == 0 {
+            ok("")
+        } else {
+            Answer::Close(String::new())
+        }
+    });
     let t = transport();
     assert_eq!(t.call(call(&p.url, "{}")).await.outcome, Outcome::Success);
     let (text, unreachable) = error_of(t.call(call(&p.url, "{}")).await);
-    assert_eq!((text, unreachable), (format!("{} closed the connection before it answered", p.url), true));
-    assert_eq!(p.requests.try_iter().count(), 2, "also not on a reused connection");
+    assert_eq!(
+        (text, unreachable),
+        (
+            format!("{} closed the connection before it answered", p.url),
+            true
+        )
+    );
+    assert_eq!(
+        p.requests.try_iter().count(),
+        2,
+        "also not on a reused connection"
+    );
 
-    let p = participant(|_, _, _| Answer::Close("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc".to_owned()));
+    let p = participant(|_, _, _| {
+        Answer::Close("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc".to_owned())
+    });
     let (text, unreachable) = error_of(t.call(call(&p.url, "{}")).await);
-    assert_eq!((text, unreachable), (format!("{} closed the connection within its answer", p.url), false));
+    assert_eq!(
+        (text, unreachable),
+        (
+            format!("{} closed the connection within its answer", p.url),
+            false
+        )
+    );
 }
 
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_meanwhile_is_replaced() {
-    let p = participant(|_, _, _| Answer::Close("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()));
+    let p = participant(|_, _, _| {
+        Answer::Close("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned())
+    });
     let other = participant(|_, _, _| ok(""));
     let t = transport();
     for round in 1..=20 {
-        assert_eq!(t.call(call(&p.url, "{}")).await.outcome, Outcome::Success, "round {round}");
-        p.closed.recv_timeout(Duration::from_secs(5)).expect("the participant closes");
+        assert_eq!(
+            t.call(call(&p.url, "{}")).await.outcome,
+            Outcome::Success,
+            "round {round}"
+        );
+        p.closed
+            .recv_timeout(Duration::from_secs(5))
+            .expect("the participant closes");
         // An event that comes after the close: the runtime has seen both then.
-        assert_eq!(t.call(call(&other.url, "{}")).await.outcome, Outcome::Success);
+        assert_eq!(
+            t.call(call(&other.url, "{}")).await.outcome,
+            Outcome::Success
+        );
     }
     assert_eq!(p.connections.load(SeqCst), 20);
 }
@@ -298,7 +269,10 @@ async fn a_kept_connection_that_was_closed_meanwhile_is_replaced() {
 async fn what_is_no_http_is_an_answer_all_the_same() {
     let p = participant(|_, _, _| Answer::Bytes("SSH-2.0-OpenSSH\r\n\r\n".to_owned()));
     let (text, unreachable) = error_of(transport().call(call(&p.url, "{}")).await);
-    assert!(text.starts_with(&format!("the answer of {} is no valid HTTP: ", p.url)), "{text}");
+    assert!(
+        text.starts_with(&format!("the answer of {} is no valid HTTP: ", p.url)),
+        "{text}"
+    );
     assert!(!unreachable);
 }
 
@@ -312,7 +286,10 @@ async fn https_to_a_port_without_tls_says_so() {
         let _ = stream.read(&mut [0; 1_024]);
     });
     let (text, unreachable) = error_of(transport().call(call(&plain, "{}")).await);
-    assert!(text.starts_with(&format!("no TLS with {plain}: ")), "{text}");
+    assert!(
+        text.starts_with(&format!("no TLS with {plain}: ")),
+        "{text}"
+    );
     assert!(unreachable);
 }
 
@@ -326,22 +303,38 @@ async fn calls_at_the_same_time_share_what_is_idle() {
             assert_eq!(reply.expect("no panic").outcome, Outcome::Success);
         }
     }
-    assert!(p.connections.load(SeqCst) <= 64, "{}", p.connections.load(SeqCst));
+    assert!(
+        p.connections.load(SeqCst) <= 64,
+        "{}",
+        p.connections.load(SeqCst)
+    );
 }
 
 #[tokio::test]
 async fn unusable_urls_and_headers_are_errors_that_say_why() {
     for (url, text) in [
-        ("http://h:99999/x?secret=1", "the called URL has no valid host and port: http://h:99999/x"),
-        ("gopher://h/", "the called URL has no valid host and port: gopher://h/"),
+        (
+            "http://h:99999/x?secret=1",
+            "the called URL has no valid host and port: http://h:99999/x",
+        ),
+        (
+            "gopher://h/",
+            "the called URL has no valid host and port: gopher://h/",
+        ),
     ] {
-        assert_eq!(error_of(transport().call(call(url, "")).await), (text.to_owned(), false));
+        assert_eq!(
+            error_of(transport().call(call(url, "")).await),
+            (text.to_owned(), false)
+        );
     }
     let p = participant(|_, _, _| ok(""));
     let mut c = call(&p.url, "");
     c.headers.push(("x-a".to_owned(), "line\nbreak".to_owned()));
     let (text, unreachable) = error_of(transport().call(c).await);
-    assert!(text.starts_with("the value of branch header \"x-a\" cannot be sent"), "{text}");
+    assert!(
+        text.starts_with("the value of branch header \"x-a\" cannot be sent"),
+        "{text}"
+    );
     assert!(!unreachable);
 }
 
@@ -349,6 +342,12 @@ async fn unusable_urls_and_headers_are_errors_that_say_why() {
 async fn in_a_container_localhost_is_the_machine_outside() {
     let t = HttpTransport::with_docker(Compat::default(), 1_024, true);
     // A port that cannot be: the host is never looked up, only the text shows what would be called.
-    let (text, _) = error_of(t.call(call("http://localhost:99999/127.0.0.1/localhost", "")).await);
-    assert_eq!(text, "the called URL has no valid host and port: http://host.docker.internal:99999/host.docker.internal/localhost");
+    let (text, _) = error_of(
+        t.call(call("http://localhost:99999/127.0.0.1/localhost", ""))
+            .await,
+    );
+    assert_eq!(
+        text,
+        "the called URL has no valid host and port: http://host.docker.internal:99999/host.docker.internal/localhost"
+    );
 }

@@ -20,10 +20,18 @@ fn queued(answer: Acquire) {
 }
 
 fn freed(next: &[usize], recovered: bool) -> Freed {
-    Freed { next: next.iter().map(|n| gid(*n)).collect(), recovered }
+    Freed {
+        next: next.iter().map(|n| gid(*n)).collect(),
+        recovered,
+    }
 }
 
-const SMALL: SlotLimits = SlotLimits { total: 3, per_host: 2, probing: 1, failures: 2 };
+const SMALL: SlotLimits = SlotLimits {
+    total: 3,
+    per_host: 2,
+    probing: 1,
+    failures: 2,
+};
 
 #[test]
 fn a_host_takes_its_limit_and_the_next_one_waits_its_turn() {
@@ -44,7 +52,10 @@ fn a_host_takes_its_limit_and_the_next_one_waits_its_turn() {
     let fourth = granted(slots.try_acquire("a", &gid(4)));
     assert_eq!(slots.release(third, false), freed(&[], false));
     assert_eq!(slots.release(fourth, false), freed(&[], false));
-    assert_eq!((slots.calls_in_flight(), slots.waiting(), slots.hosts()), (0, 0, 0));
+    assert_eq!(
+        (slots.calls_in_flight(), slots.waiting(), slots.hosts()),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -85,7 +96,10 @@ fn a_host_that_does_not_answer_is_only_probed_until_it_does() {
 
 #[test]
 fn failures_count_only_in_a_row() {
-    let slots = Slots::new(SlotLimits { failures: 5, ..SMALL });
+    let slots = Slots::new(SlotLimits {
+        failures: 5,
+        ..SMALL
+    });
     for unreachable in [true, true, true, true, false, true, true, true, true] {
         let permit = granted(slots.try_acquire("a", &gid(1)));
         assert_eq!(slots.release(permit, unreachable), freed(&[], false));
@@ -144,8 +158,15 @@ struct World {
 
 impl World {
     fn limit(&self, host: usize) -> usize {
-        let open = self.failures.get(&host).is_some_and(|f| *f >= self.limits.failures);
-        if open { self.limits.probing } else { self.limits.per_host }
+        let open = self
+            .failures
+            .get(&host)
+            .is_some_and(|f| *f >= self.limits.failures);
+        if open {
+            self.limits.probing
+        } else {
+            self.limits.per_host
+        }
     }
 
     fn on(&self, host: usize) -> usize {
@@ -159,8 +180,14 @@ impl World {
         for host in wanted {
             match self.slots.try_acquire(&format!("h{host}"), &gid(n)) {
                 Acquire::Granted(permit) => {
-                    assert!(self.on(host) < self.limit(host), "one call too many to h{host}");
-                    assert!(self.calls.len() < self.limits.total, "one call too many in all");
+                    assert!(
+                        self.on(host) < self.limit(host),
+                        "one call too many to h{host}"
+                    );
+                    assert!(
+                        self.calls.len() < self.limits.total,
+                        "one call too many in all"
+                    );
                     self.waiting.remove(&(n, host));
                     self.calls.push((n, host, permit));
                 }
@@ -180,7 +207,10 @@ impl World {
     fn handed_out(&mut self, next: Vec<Gid>) {
         for gid in next {
             let n = gid.as_str()[1..].parse().expect("number");
-            assert!(self.waiting.iter().any(|(waiting, _)| *waiting == n), "{gid} was handed out and did not wait");
+            assert!(
+                self.waiting.iter().any(|(waiting, _)| *waiting == n),
+                "{gid} was handed out and did not wait"
+            );
             if !self.wanted.contains_key(&n) {
                 self.waiting.retain(|(waiting, _)| *waiting != n);
             }
@@ -190,7 +220,14 @@ impl World {
 
     /// Somebody stops a transaction that waits for one host; its place in the queue stays until it is handed out.
     fn stop(&mut self, n: usize) {
-        if self.waiting.iter().filter(|(waiting, _)| *waiting == n).count() == 1 && !self.to_drive.contains(&n) {
+        if self
+            .waiting
+            .iter()
+            .filter(|(waiting, _)| *waiting == n)
+            .count()
+            == 1
+            && !self.to_drive.contains(&n)
+        {
             self.wanted.remove(&n);
         }
     }
@@ -215,7 +252,10 @@ impl World {
         assert_eq!(self.slots.calls_in_flight(), self.calls.len());
         if self.calls.len() < self.limits.total {
             for (n, host) in &self.waiting {
-                assert!(self.on(*host) >= self.limit(*host), "g{n} waits for h{host}, which has room");
+                assert!(
+                    self.on(*host) >= self.limit(*host),
+                    "g{n} waits for h{host}, which has room"
+                );
             }
         }
     }
@@ -240,7 +280,9 @@ fn no_wake_up_is_lost_and_no_limit_passed() {
             to_drive: Vec::new(),
             failures: BTreeMap::new(),
         };
-        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut world, &mut random)));
+        let run = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            run(&mut world, &mut random)
+        }));
         assert!(run.is_ok(), "seed {seed}");
     }
 }
@@ -257,11 +299,17 @@ fn run(world: &mut World, random: &mut Random) {
             }
             3 if random.below(4) == 0 => world.stop(random.below(40)),
             4..=5 if !world.calls.is_empty() => {
-                let (i, unreachable, lost) = (random.below(world.calls.len()), random.below(3) > 0, random.below(10) == 0);
+                let (i, unreachable, lost) = (
+                    random.below(world.calls.len()),
+                    random.below(3) > 0,
+                    random.below(10) == 0,
+                );
                 world.end_call(i, unreachable, lost);
             }
             _ if !world.to_drive.is_empty() => {
-                let n = world.to_drive.swap_remove(random.below(world.to_drive.len()));
+                let n = world
+                    .to_drive
+                    .swap_remove(random.below(world.to_drive.len()));
                 world.drive(n);
             }
             _ => {}

@@ -35,10 +35,20 @@ async fn server(grace: Duration) -> Server {
         stopped.await.unwrap_or_default();
     };
     let done = tokio::spawn(serve(listener, shutdown, grace, handler));
-    Server { address, stop: Some(stop), done, arrived, release }
+    Server {
+        address,
+        stop: Some(stop),
+        done,
+        arrived,
+        release,
+    }
 }
 
-async fn answer(request: Request<Incoming>, arrived: Arc<Notify>, release: Arc<Notify>) -> Response<Full<Bytes>> {
+async fn answer(
+    request: Request<Incoming>,
+    arrived: Arc<Notify>,
+    release: Arc<Notify>,
+) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/slow" => {
             arrived.notify_one();
@@ -55,10 +65,15 @@ async fn answer(request: Request<Incoming>, arrived: Arc<Notify>, release: Arc<N
 }
 
 /// A blocking client on a thread of its own.
-async fn client<T: Send + 'static>(address: SocketAddr, f: impl FnOnce(TcpStream) -> T + Send + 'static) -> T {
+async fn client<T: Send + 'static>(
+    address: SocketAddr,
+    f: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> T {
     let run = move || {
         let stream = TcpStream::connect(address).expect("connection");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("timeout");
         f(stream)
     };
     tokio::task::spawn_blocking(run).await.expect("client")
@@ -73,18 +88,27 @@ fn receive(stream: &mut TcpStream) -> (String, String) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        assert_eq!(stream.read(&mut byte).expect("answer"), 1, "closed within {:?}", String::from_utf8_lossy(&head));
+        assert_eq!(
+            stream.read(&mut byte).expect("answer"),
+            1,
+            "closed within {:?}",
+            String::from_utf8_lossy(&head)
+        );
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
-    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |v| v.parse().expect("number"));
+    let length = head
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "))
+        .map_or(0, |v| v.parse().expect("number"));
     let mut body = vec![0; length];
     stream.read_exact(&mut body).expect("body");
     (head, String::from_utf8(body).expect("text"))
 }
 
 fn post(path: &str, length: usize) -> Vec<u8> {
-    let mut request = format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+    let mut request =
+        format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n").into_bytes();
     request.resize(request.len() + length, b'x');
     request
 }
@@ -103,10 +127,16 @@ async fn bodies_are_read_to_the_limit_and_refused_one_past_it() {
         send(&mut stream, &post("/", LIMIT));
         let (head, body) = receive(&mut stream);
         assert!(head.starts_with("http/1.1 200"), "{head}");
-        assert!(head.contains("content-type: application/json; charset=utf-8\r\n"), "{head}");
+        assert!(
+            head.contains("content-type: application/json; charset=utf-8\r\n"),
+            "{head}"
+        );
         assert_eq!(body, "{\"bytes\":1000}");
         // On the same connection: chunked, in pieces.
-        send(&mut stream, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        send(
+            &mut stream,
+            b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        );
         send(&mut stream, b"2\r\nde\r\n0\r\n\r\n");
         assert_eq!(receive(&mut stream).1, "{\"bytes\":5}");
         send(&mut stream, b"GET / HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -119,14 +149,20 @@ async fn bodies_are_read_to_the_limit_and_refused_one_past_it() {
     .await;
     client(s.address, |mut stream| {
         let chunk = format!("3E9\r\n{}\r\n0\r\n\r\n", "x".repeat(LIMIT + 1));
-        send(&mut stream, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+        send(
+            &mut stream,
+            b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
         send(&mut stream, chunk.as_bytes());
         assert!(receive(&mut stream).0.starts_with("http/1.1 413"));
     })
     .await;
     // Far too large: refused by what it announces.
     client(s.address, |mut stream| {
-        send(&mut stream, b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000000\r\n\r\n");
+        send(
+            &mut stream,
+            b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000000\r\n\r\n",
+        );
         assert!(receive(&mut stream).0.starts_with("http/1.1 413"));
     })
     .await;
@@ -135,7 +171,13 @@ async fn bodies_are_read_to_the_limit_and_refused_one_past_it() {
 #[tokio::test]
 async fn a_body_that_breaks_off_hurts_nobody_else() {
     let s = server(Duration::from_secs(5)).await;
-    client(s.address, |mut stream| send(&mut stream, b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc")).await;
+    client(s.address, |mut stream| {
+        send(
+            &mut stream,
+            b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc",
+        )
+    })
+    .await;
     client(s.address, |mut stream| send(&mut stream, b"\0\0\0 no HTTP")).await;
     client(s.address, |mut stream| {
         send(&mut stream, &post("/panic", 0));
@@ -169,14 +211,21 @@ async fn shutdown_closes_what_is_idle_and_lets_the_busy_finish() {
     s.arrived.notified().await;
     s.stop.take().expect("once").send(()).expect("running");
     for mut stream in [idle, untouched] {
-        assert!(tokio::task::spawn_blocking(move || closed(&mut stream)).await.expect("client"));
+        assert!(
+            tokio::task::spawn_blocking(move || closed(&mut stream))
+                .await
+                .expect("client")
+        );
     }
     assert!(!s.done.is_finished(), "a request is being answered");
     s.release.notify_one();
     let (head, body) = busy.await.expect("client");
     assert_eq!(body, "{\"bytes\":3}");
     assert!(head.contains("connection: close\r\n"), "{head}");
-    tokio::time::timeout(Duration::from_secs(5), s.done).await.expect("in time").expect("no panic");
+    tokio::time::timeout(Duration::from_secs(5), s.done)
+        .await
+        .expect("in time")
+        .expect("no panic");
     assert!(TcpStream::connect(address).is_err(), "the port is free");
 }
 
@@ -190,7 +239,50 @@ async fn shutdown_does_not_wait_beyond_its_grace() {
     s.arrived.notified().await;
     let start = Instant::now();
     s.stop.take().expect("once").send(()).expect("running");
-    tokio::time::timeout(Duration::from_secs(5), s.done).await.expect("in time").expect("no panic");
+    tokio::time::timeout(Duration::from_secs(5), s.done)
+        .await
+        .expect("in time")
+        .expect("no panic");
     assert!(start.elapsed() >= Duration::from_millis(200));
     assert!(busy.await.expect("client"), "cut off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the child of the next test, which limits its descriptors"]
+async fn with_few_descriptors() {
+    let s = server(Duration::from_secs(5)).await;
+    let address = s.address;
+    let answered = tokio::task::spawn_blocking(move || {
+        let mut open = Vec::new();
+        while let Ok(stream) = TcpStream::connect(address) {
+            open.push(stream);
+        }
+        // It took the last descriptor, so it is not accepted yet.
+        let mut last = open.pop().expect("a connection");
+        last.set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("timeout");
+        send(&mut last, &post("/", 1));
+        drop(open);
+        receive(&mut last).1
+    });
+    println!("answered: {}", answered.await.expect("client"));
+}
+
+#[test]
+fn running_out_of_descriptors_delays_connections_and_ends_nothing() {
+    let program = std::env::current_exe().expect("this program");
+    let output = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 40 && exec \"$0\" --exact with_few_descriptors --ignored --nocapture",
+        ])
+        .arg(program)
+        .output()
+        .expect("child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("answered: {\"bytes\":1}"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

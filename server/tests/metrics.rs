@@ -17,9 +17,24 @@ fn dtms_names_labels_and_buckets() {
     m.request("submit?gid=secret", true, Duration::ZERO);
     m.process(TransType::Tcc, true, 1_500);
     m.branch(TransType::Saga, "01", &Op::ACTION, &Outcome::Success);
-    m.branch(TransType::Saga, "01", &Op::ACTION, &Outcome::Error("x".to_owned()));
-    m.branch(TransType::Saga, "01-02", &Op::new("custom"), &Outcome::Ongoing);
-    m.branch(TransType::Msg, "100", &Op::MSG, &Outcome::Failure("no".to_owned()));
+    m.branch(
+        TransType::Saga,
+        "01",
+        &Op::ACTION,
+        &Outcome::Error("x".to_owned()),
+    );
+    m.branch(
+        TransType::Saga,
+        "01-02",
+        &Op::new("custom"),
+        &Outcome::Ongoing,
+    );
+    m.branch(
+        TransType::Msg,
+        "100",
+        &Op::MSG,
+        &Outcome::Failure("no".to_owned()),
+    );
     let text = m.render(&Stats::default(), 0);
     for line in [
         "# HELP dtm_server_info The information of this dtm server.",
@@ -44,7 +59,10 @@ fn dtms_names_labels_and_buckets() {
         has(&text, line);
     }
     assert!(text.contains("dtm_server_info{gin_version="), "{text}");
-    assert!(!text.contains("secret") && !text.contains("custom"), "labels are bounded");
+    assert!(
+        !text.contains("secret") && !text.contains("custom"),
+        "labels are bounded"
+    );
 }
 
 #[test]
@@ -52,7 +70,10 @@ fn gauges_are_what_the_store_says_when_somebody_looks() {
     let m = Metrics::new();
     m.driven.set(7);
     let mut stats = Stats {
-        unfinished: vec![((TransType::Saga, Status::Prepared), 2), ((TransType::Xa, Status::Aborting), 1)],
+        unfinished: vec![
+            ((TransType::Saga, Status::Prepared), 2),
+            ((TransType::Xa, Status::Aborting), 1),
+        ],
         oldest_created: Some(1_000),
         earliest_due: Some(61_500),
         syncs: 10,
@@ -72,7 +93,11 @@ fn gauges_are_what_the_store_says_when_somebody_looks() {
     ] {
         has(&text, line);
     }
-    stats = Stats { syncs: 12, earliest_due: Some(61_500), ..Stats::default() };
+    stats = Stats {
+        syncs: 12,
+        earliest_due: Some(61_500),
+        ..Stats::default()
+    };
     let text = m.render(&stats, 62_000);
     for line in [
         "amends_transactions_unfinished{status=\"prepared\",trans_type=\"saga\"} 0",
@@ -94,7 +119,12 @@ fn forced_ends_are_counted_apart() {
     m.finished(TransType::Saga, Status::Failed, true);
     let text = m.render(&Stats::default(), 0);
     for (status, n) in [("succeed", 1), ("failed", 1), ("forced", 2)] {
-        has(&text, &format!("amends_transactions_finished_total{{status=\"{status}\",trans_type=\"saga\"}} {n}"));
+        has(
+            &text,
+            &format!(
+                "amends_transactions_finished_total{{status=\"{status}\",trans_type=\"saga\"}} {n}"
+            ),
+        );
     }
 }
 
@@ -102,7 +132,10 @@ fn forced_ends_are_counted_apart() {
 fn two_coordinators_in_one_process_count_for_themselves() {
     let (a, b) = (Metrics::new(), Metrics::new());
     a.finished(TransType::Msg, Status::Succeed, false);
-    assert!(!b.render(&Stats::default(), 0).contains("amends_transactions_finished_total{"));
+    assert!(
+        !b.render(&Stats::default(), 0)
+            .contains("amends_transactions_finished_total{")
+    );
 }
 
 #[cfg(target_os = "linux")]
@@ -110,7 +143,10 @@ fn two_coordinators_in_one_process_count_for_themselves() {
 fn the_process_tells_about_itself() {
     let text = Metrics::new().render(&Stats::default(), 0);
     let value = |name: &str| -> f64 {
-        let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(name))
+            .unwrap_or_else(|| panic!("no {name} in\n{text}"));
         line.trim().parse().expect("number")
     };
     assert!(value("process_resident_memory_bytes ") > 1e6);

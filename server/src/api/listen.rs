@@ -41,8 +41,12 @@ enum Phase {
 ///
 /// Accept errors (no descriptors left, a connection gone before it was accepted) are logged, at most one line in ten seconds, and never
 /// end the loop.
-pub async fn serve<H, F>(listener: TcpListener, shutdown: impl Future<Output = ()>, grace: Duration, handler: H)
-where
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+    grace: Duration,
+    handler: H,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
@@ -58,7 +62,12 @@ where
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(connection(stream, phase.subscribe(), open.clone(), handler.clone()));
+                tokio::spawn(connection(
+                    stream,
+                    phase.subscribe(),
+                    open.clone(),
+                    handler.clone(),
+                ));
             }
             Err(e) if of_one_client(&e) => {}
             Err(e) => {
@@ -80,8 +89,12 @@ where
     }
 }
 
-async fn connection<H, F>(stream: TcpStream, mut phase: watch::Receiver<Phase>, _open: mpsc::Sender<Infallible>, handler: H)
-where
+async fn connection<H, F>(
+    stream: TcpStream,
+    mut phase: watch::Receiver<Phase>,
+    _open: mpsc::Sender<Infallible>,
+    handler: H,
+) where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
@@ -101,7 +114,10 @@ where
     loop {
         let told = async {
             // The sender lives until all connections have ended.
-            phase.wait_for(|now| *now == Phase::Ended || *now == Phase::Draining && !draining).await.map_or(Phase::Ended, |now| *now)
+            phase
+                .wait_for(|now| *now == Phase::Ended || *now == Phase::Draining && !draining)
+                .await
+                .map_or(Phase::Ended, |now| *now)
         };
         tokio::select! {
             biased;
@@ -125,7 +141,10 @@ where
 /// Errors of accept that concern only the connection that would have been accepted.
 fn of_one_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
 }
 
 /// Lets one log line through per [`LOG_PAUSE`], with the number of events since the last.
@@ -138,7 +157,10 @@ struct RateLimit {
 impl RateLimit {
     fn line(&mut self, now: Instant) -> Option<u64> {
         self.events += 1;
-        if self.last.is_some_and(|last| now.duration_since(last) < LOG_PAUSE) {
+        if self
+            .last
+            .is_some_and(|last| now.duration_since(last) < LOG_PAUSE)
+        {
             return None;
         }
         self.last = Some(now);
@@ -164,7 +186,10 @@ pub enum BodyError {
 ///
 /// Of one that is too large, up to twice the limit is read on and dropped first (for at most 5 s), unless it announces more than that: a
 /// client that is still sending would otherwise find its connection broken instead of the answer.
-pub async fn read_body<B: Body<Data = Bytes> + Unpin>(mut body: B, limit: usize) -> Result<Bytes, BodyError> {
+pub async fn read_body<B: Body<Data = Bytes> + Unpin>(
+    mut body: B,
+    limit: usize,
+) -> Result<Bytes, BodyError> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         if announced <= 2 * limit as u64 {
@@ -175,8 +200,12 @@ pub async fn read_body<B: Body<Data = Bytes> + Unpin>(mut body: B, limit: usize)
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while !body.is_end_stream() {
-        let Some(frame) = body.frame().await else { break };
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        let Some(frame) = body.frame().await else {
+            break;
+        };
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
+            continue;
+        };
         let so_far = first.len().max(rest.len());
         if data.len() > limit - so_far {
             drain(&mut body, 2 * limit).await;
@@ -192,7 +221,11 @@ pub async fn read_body<B: Body<Data = Bytes> + Unpin>(mut body: B, limit: usize)
         }
         rest.extend_from_slice(&data);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first
+    } else {
+        rest.freeze()
+    })
 }
 
 /// Reads and drops up to about `most` bytes of a body.
@@ -214,7 +247,10 @@ async fn drain<B: Body<Data = Bytes> + Unpin>(body: &mut B, most: usize) {
 pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
+    );
     response
 }
 

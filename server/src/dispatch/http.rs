@@ -7,7 +7,9 @@ use amends::wire::call::HttpCall;
 use amends::{Compat, Outcome};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, Ready, ready};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
@@ -70,8 +72,16 @@ impl HttpTransport {
     /// The same; with `docker` the first `localhost` and the first `127.0.0.1` of a URL become `host.docker.internal`, as DTM does when
     /// `IS_DOCKER` is set (dtm-server.md 1).
     pub fn with_docker(compat: Compat, answer_limit: usize, docker: bool) -> HttpTransport {
-        let shared = Shared { compat, answer_limit, docker, pool: Arc::default(), tls: OnceCell::new() };
-        HttpTransport { shared: Arc::new(shared) }
+        let shared = Shared {
+            compat,
+            answer_limit,
+            docker,
+            pool: Arc::default(),
+            tls: OnceCell::new(),
+        };
+        HttpTransport {
+            shared: Arc::new(shared),
+        }
     }
 }
 
@@ -83,26 +93,46 @@ impl Transport for HttpTransport {
                 call.url = leave_the_container(&call.url);
             }
             let limit = Duration::from_millis(u64::try_from(call.timeout).unwrap_or(0));
-            let mut progress = Progress { redirected: None, connecting: true };
+            let mut progress = Progress {
+                redirected: None,
+                connecting: true,
+            };
             let failed = match timeout(limit, shared.follow(&call, &mut progress)).await {
                 Ok(Ok((status, body))) => {
                     let outcome = call.classify(status.as_u16(), &body, &shared.compat);
-                    return Reply { outcome, unreachable: false };
+                    return Reply {
+                        outcome,
+                        unreachable: false,
+                    };
                 }
                 Ok(Err(failed)) => failed,
                 Err(_) => {
-                    let what = if progress.connecting { "no connection to" } else { "no answer from" };
+                    let what = if progress.connecting {
+                        "no connection to"
+                    } else {
+                        "no answer from"
+                    };
                     let host = shown(progress.redirected.as_deref().unwrap_or(&call.url));
-                    Failed { text: format!("{what} {host} within {}", seconds(limit)), unreachable: true }
+                    Failed {
+                        text: format!("{what} {host} within {}", seconds(limit)),
+                        unreachable: true,
+                    }
                 }
             };
-            Reply { outcome: Outcome::Error(failed.text), unreachable: failed.unreachable }
+            Reply {
+                outcome: Outcome::Error(failed.text),
+                unreachable: failed.unreachable,
+            }
         })
     }
 }
 
 impl Shared {
-    async fn follow(&self, call: &HttpCall, progress: &mut Progress) -> Result<(StatusCode, Bytes), Failed> {
+    async fn follow(
+        &self,
+        call: &HttpCall,
+        progress: &mut Progress,
+    ) -> Result<(StatusCode, Bytes), Failed> {
         for _ in 0..=REDIRECTS_MAX {
             let url = progress.redirected.as_deref().unwrap_or(&call.url);
             let (status, location, body) = self.once(call, url, &mut progress.connecting).await?;
@@ -111,14 +141,31 @@ impl Shared {
                 None => return Ok((status, body)),
             }
         }
-        let text = format!("{} redirected the call more than {REDIRECTS_MAX} times", shown(&call.url));
-        Err(Failed { text, unreachable: false })
+        let text = format!(
+            "{} redirected the call more than {REDIRECTS_MAX} times",
+            shown(&call.url)
+        );
+        Err(Failed {
+            text,
+            unreachable: false,
+        })
     }
 
     /// One request and its answer; the location if it is a redirect to follow.
-    async fn once(&self, call: &HttpCall, url: &str, connecting: &mut bool) -> Result<(StatusCode, Option<String>, Bytes), Failed> {
+    async fn once(
+        &self,
+        call: &HttpCall,
+        url: &str,
+        connecting: &mut bool,
+    ) -> Result<(StatusCode, Option<String>, Bytes), Failed> {
         let Some(target) = Target::parse(url) else {
-            return Err(Failed { text: format!("the called URL has no valid host and port: {}", target_of(url)), unreachable: false });
+            return Err(Failed {
+                text: format!(
+                    "the called URL has no valid host and port: {}",
+                    target_of(url)
+                ),
+                unreachable: false,
+            });
         };
         *connecting = true;
         let mut conn = match self.pool.take(target.key).await {
@@ -144,44 +191,83 @@ impl Shared {
             }
         };
         let (head, body) = answer.into_parts();
-        let (body, whole) = read(body, self.answer_limit).await.map_err(|e| broken(&shown(url), &e, true))?;
+        let (body, whole) = read(body, self.answer_limit)
+            .await
+            .map_err(|e| broken(&shown(url), &e, true))?;
         if whole {
             self.pool.put(target.key, conn);
         }
-        let follow = matches!(head.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-        let location = if follow { head.headers.get(LOCATION).and_then(|l| l.to_str().ok()).map(str::to_owned) } else { None };
+        let follow = matches!(
+            head.status,
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let location = if follow {
+            head.headers
+                .get(LOCATION)
+                .and_then(|l| l.to_str().ok())
+                .map(str::to_owned)
+        } else {
+            None
+        };
         Ok((head.status, location, body))
     }
 
     async fn connect(&self, target: &Target<'_>) -> Result<Conn, Failed> {
-        let host = format!("{}://{}", if target.https { "https" } else { "http" }, target.authority);
-        let fail = |text: String| Failed { text, unreachable: true };
+        let host = format!(
+            "{}://{}",
+            if target.https { "https" } else { "http" },
+            target.authority
+        );
+        let fail = |text: String| Failed {
+            text,
+            unreachable: true,
+        };
         let addresses = lookup_host((target.host, target.port))
             .await
             .map_err(|e| fail(format!("the host of {host} cannot be resolved: {e}")))?;
         let mut outcome = Err(fail(format!("the host of {host} has no address")));
         for address in addresses {
-            outcome = TcpStream::connect(address).await.map_err(|e| match e.kind() {
-                io::ErrorKind::ConnectionRefused => fail(format!("connection refused by {host}")),
-                _ => fail(format!("no connection to {host}: {e}")),
-            });
+            outcome = TcpStream::connect(address)
+                .await
+                .map_err(|e| match e.kind() {
+                    io::ErrorKind::ConnectionRefused => {
+                        fail(format!("connection refused by {host}"))
+                    }
+                    _ => fail(format!("no connection to {host}: {e}")),
+                });
             if outcome.is_ok() {
                 break;
             }
         }
         let tcp = outcome?;
         // Calls are small and wait for their answer: nothing is gained by gathering.
-        tcp.set_nodelay(true).map_err(|e| fail(format!("no connection to {host}: {e}")))?;
+        tcp.set_nodelay(true)
+            .map_err(|e| fail(format!("no connection to {host}: {e}")))?;
         let tcp = TokioIo::new(tcp);
-        let io = if target.https { self.tls(target, tcp).await.map_err(|e| fail(format!("no TLS with {host}: {e}")))? } else { Io::Http(tcp) };
-        let value = HeaderValue::from_str(target.authority).map_err(|e| fail(format!("{host} is no valid host: {e}")))?;
-        Conn::new(io, value).await.map_err(|e| broken(&host, &e, false))
+        let io = if target.https {
+            self.tls(target, tcp)
+                .await
+                .map_err(|e| fail(format!("no TLS with {host}: {e}")))?
+        } else {
+            Io::Http(tcp)
+        };
+        let value = HeaderValue::from_str(target.authority)
+            .map_err(|e| fail(format!("{host} is no valid host: {e}")))?;
+        Conn::new(io, value)
+            .await
+            .map_err(|e| broken(&host, &e, false))
     }
 
-    async fn tls(&self, target: &Target<'_>, tcp: TokioIo<TcpStream>) -> Result<Io, tower::BoxError> {
+    async fn tls(
+        &self,
+        target: &Target<'_>,
+        tcp: TokioIo<TcpStream>,
+    ) -> Result<Io, tower::BoxError> {
         let config = self.tls.get_or_try_init(load_tls).await?;
         let uri: Uri = format!("https://{}/", target.authority).parse()?;
-        HttpsConnector::from((Connected(Some(tcp)), config.clone())).call(uri).await
+        HttpsConnector::from((Connected(Some(tcp)), config.clone()))
+            .call(uri)
+            .await
     }
 }
 
@@ -189,10 +275,14 @@ impl Shared {
 async fn load_tls() -> io::Result<Arc<ClientConfig>> {
     let load = || {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?;
         Ok(Arc::new(builder.with_native_roots()?.with_no_client_auth()))
     };
-    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(load)
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// Hands a connected socket to the TLS connector, which wants to connect itself.
@@ -208,33 +298,58 @@ impl Service<Uri> for Connected {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        ready(self.0.take().ok_or_else(|| io::ErrorKind::NotConnected.into()))
+        ready(
+            self.0
+                .take()
+                .ok_or_else(|| io::ErrorKind::NotConnected.into()),
+        )
     }
 }
 
-fn request(call: &HttpCall, target: &Target<'_>, same_host: bool, host: HeaderValue) -> Result<Request<Full<Bytes>>, Failed> {
-    let refused = |text: String| Failed { text, unreachable: false };
+fn request(
+    call: &HttpCall,
+    target: &Target<'_>,
+    same_host: bool,
+    host: HeaderValue,
+) -> Result<Request<Full<Bytes>>, Failed> {
+    let refused = |text: String| Failed {
+        text,
+        unreachable: false,
+    };
     let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = if call.post { Method::POST } else { Method::GET };
-    *request.uri_mut() = target.path.parse().map_err(|e| refused(format!("the called URL cannot be sent: {e}")))?;
+    *request.uri_mut() = target
+        .path
+        .parse()
+        .map_err(|e| refused(format!("the called URL cannot be sent: {e}")))?;
     let headers = request.headers_mut();
     headers.reserve(call.headers.len() + 3);
     headers.insert(HOST, host);
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION"))),
+    );
     if let Some(userinfo) = target.userinfo {
-        let mut value = HeaderValue::from_str(&basic_auth(userinfo)).map_err(|e| refused(format!("the URL's credentials cannot be sent: {e}")))?;
+        let mut value = HeaderValue::from_str(&basic_auth(userinfo))
+            .map_err(|e| refused(format!("the URL's credentials cannot be sent: {e}")))?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
     for (name, value) in &call.headers {
-        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?;
-        if of_the_connection(&parsed) || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE) {
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?;
+        if of_the_connection(&parsed) || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE)
+        {
             continue;
         }
         // The usual value needs no copy.
         let value = match value.as_str() {
             "application/json" => HeaderValue::from_static("application/json"),
-            other => HeaderValue::from_str(other).map_err(|e| refused(format!("the value of branch header {name:?} cannot be sent: {e}")))?,
+            other => HeaderValue::from_str(other).map_err(|e| {
+                refused(format!(
+                    "the value of branch header {name:?} cannot be sent: {e}"
+                ))
+            })?,
         };
         headers.insert(parsed, value);
     }
@@ -245,7 +360,17 @@ fn request(call: &HttpCall, target: &Target<'_>, same_host: bool, host: HeaderVa
 fn of_the_connection(name: &HeaderName) -> bool {
     *name == HOST
         || *name == CONTENT_LENGTH
-        || matches!(name.as_str(), "connection" | "transfer-encoding" | "trailer" | "te" | "upgrade" | "expect" | "keep-alive" | "proxy-connection")
+        || matches!(
+            name.as_str(),
+            "connection"
+                | "transfer-encoding"
+                | "trailer"
+                | "te"
+                | "upgrade"
+                | "expect"
+                | "keep-alive"
+                | "proxy-connection"
+        )
 }
 
 /// Reads at most `limit` bytes of a body, and whether that was all of it.
@@ -253,8 +378,12 @@ async fn read(mut body: Incoming, limit: usize) -> hyper::Result<(Bytes, bool)> 
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while !body.is_end_stream() {
-        let Some(frame) = body.frame().await else { break };
-        let Ok(data) = frame?.into_data() else { continue };
+        let Some(frame) = body.frame().await else {
+            break;
+        };
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
         let room = limit - first.len().max(more.len());
         let whole = data.len() <= room;
         let data = if whole { data } else { data.slice(..room) };
@@ -267,10 +396,24 @@ async fn read(mut body: Incoming, limit: usize) -> hyper::Result<(Bytes, bool)> 
             more.extend_from_slice(&data);
         }
         if !whole {
-            return Ok((if more.is_empty() { first } else { more.freeze() }, false));
+            return Ok((
+                if more.is_empty() {
+                    first
+                } else {
+                    more.freeze()
+                },
+                false,
+            ));
         }
     }
-    Ok((if more.is_empty() { first } else { more.freeze() }, true))
+    Ok((
+        if more.is_empty() {
+            first
+        } else {
+            more.freeze()
+        },
+        true,
+    ))
 }
 
 /// The text of a call that broke off.
@@ -279,10 +422,22 @@ fn broken(host: &str, error: &hyper::Error, answering: bool) -> Failed {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    let reset = cause.downcast_ref::<io::Error>().is_some_and(|e| matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe));
-    let when = if answering { "within its answer" } else { "before it answered" };
-    let ended = cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
-    let text = if ended || error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+    let reset = cause.downcast_ref::<io::Error>().is_some_and(|e| {
+        matches!(
+            e.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    });
+    let when = if answering {
+        "within its answer"
+    } else {
+        "before it answered"
+    };
+    let ended = cause
+        .downcast_ref::<io::Error>()
+        .is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
+    let text = if ended || error.is_incomplete_message() || error.is_closed() || error.is_canceled()
+    {
         format!("{host} closed the connection {when}")
     } else if reset {
         format!("{host} reset the connection {when}")
@@ -291,20 +446,30 @@ fn broken(host: &str, error: &hyper::Error, answering: bool) -> Failed {
     } else {
         format!("the call to {host} broke off {when}: {cause}")
     };
-    Failed { text, unreachable: !answering && !error.is_parse() }
+    Failed {
+        text,
+        unreachable: !answering && !error.is_parse(),
+    }
 }
 
 fn seconds(limit: Duration) -> String {
-    if limit.subsec_millis() == 0 { format!("{} s", limit.as_secs()) } else { format!("{} ms", limit.as_millis()) }
+    if limit.subsec_millis() == 0 {
+        format!("{} s", limit.as_secs())
+    } else {
+        format!("{} ms", limit.as_millis())
+    }
 }
 
 /// A URL without credentials and query, for the text that says it is unusable.
 fn target_of(url: &str) -> &str {
     let end = url.find(['?', '#']).unwrap_or(url.len());
-    url[..end].rsplit_once('@').map_or(&url[..end], |(_, rest)| rest)
+    url[..end]
+        .rsplit_once('@')
+        .map_or(&url[..end], |(_, rest)| rest)
 }
 
 fn leave_the_container(url: &str) -> String {
     const OUTSIDE: &str = "host.docker.internal";
-    url.replacen("localhost", OUTSIDE, 1).replacen("127.0.0.1", OUTSIDE, 1)
+    url.replacen("localhost", OUTSIDE, 1)
+        .replacen("127.0.0.1", OUTSIDE, 1)
 }

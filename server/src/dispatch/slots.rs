@@ -25,7 +25,12 @@ pub struct SlotLimits {
 
 impl Default for SlotLimits {
     fn default() -> Self {
-        SlotLimits { total: 4_096, per_host: 256, probing: 4, failures: 5 }
+        SlotLimits {
+            total: 4_096,
+            per_host: 256,
+            probing: 4,
+            failures: 5,
+        }
     }
 }
 
@@ -111,7 +116,11 @@ struct Host {
 
 impl Host {
     fn limit(&self, limits: &SlotLimits) -> usize {
-        if self.open(limits) { limits.probing } else { limits.per_host }
+        if self.open(limits) {
+            limits.probing
+        } else {
+            limits.per_host
+        }
     }
 
     fn open(&self, limits: &SlotLimits) -> bool {
@@ -147,7 +156,9 @@ impl Slots {
             ticket: 0,
             quiet_limit: QUIET_HOSTS_MAX,
         };
-        Slots { inner: Arc::new(Mutex::new(inner)) }
+        Slots {
+            inner: Arc::new(Mutex::new(inner)),
+        }
     }
 
     /// A slot for one call of this transaction to this host (scheme and authority), or a place in the queue: one per host and
@@ -157,7 +168,11 @@ impl Slots {
         let host = inner.host(host);
         if inner.take_reserved(&host, gid) || inner.take_or_enqueue(&host, gid) {
             inner.calls += 1;
-            return Acquire::Granted(Permit { slots: self.clone(), host, released: false });
+            return Acquire::Granted(Permit {
+                slots: self.clone(),
+                host,
+                released: false,
+            });
         }
         Acquire::Queued
     }
@@ -168,7 +183,10 @@ impl Slots {
         let mut inner = self.lock();
         let recovered = inner.ended(&permit.host, Some(unreachable));
         inner.hand_out();
-        Freed { next: std::mem::take(&mut inner.next), recovered }
+        Freed {
+            next: std::mem::take(&mut inner.next),
+            recovered,
+        }
     }
 
     /// Returns the slots that were set aside for this transaction and that it did not take. To be called whenever its driver lets go of
@@ -179,7 +197,10 @@ impl Slots {
             inner.free(&host);
         }
         inner.hand_out();
-        Freed { next: std::mem::take(&mut inner.next), recovered: false }
+        Freed {
+            next: std::mem::take(&mut inner.next),
+            recovered: false,
+        }
     }
 
     /// Calls on the wire.
@@ -224,25 +245,41 @@ impl Inner {
     }
 
     fn take_reserved(&mut self, name: &Arc<str>, gid: &Gid) -> bool {
-        let Some(hosts) = self.reserved.get_mut(gid) else { return false };
-        let Some(i) = hosts.iter().position(|h| h == name) else { return false };
+        let Some(hosts) = self.reserved.get_mut(gid) else {
+            return false;
+        };
+        let Some(i) = hosts.iter().position(|h| h == name) else {
+            return false;
+        };
         hosts.swap_remove(i);
         if hosts.is_empty() {
             self.reserved.remove(gid);
         }
-        if self.hosts.get(name).is_some_and(|h| h.used <= h.limit(&self.limits)) {
+        if self
+            .hosts
+            .get(name)
+            .is_some_and(|h| h.used <= h.limit(&self.limits))
+        {
             return true;
         }
         // The host stopped answering since: there is only room for probes now.
         self.free(name);
-        self.hand_out();
         false
     }
 
     /// Takes a slot if one is free and nobody was first; else queues.
     fn take_or_enqueue(&mut self, name: &Arc<str>, gid: &Gid) -> bool {
-        let Inner { limits, hosts, used, global, ticket, .. } = self;
-        let Some(host) = hosts.get_mut(name) else { return false };
+        let Inner {
+            limits,
+            hosts,
+            used,
+            global,
+            ticket,
+            ..
+        } = self;
+        let Some(host) = hosts.get_mut(name) else {
+            return false;
+        };
         if host.waiting.contains_key(gid) {
             return false;
         }
@@ -269,7 +306,11 @@ impl Inner {
         let mut recovered = false;
         if let (Some(host), Some(unreachable)) = (self.hosts.get_mut(name), unreachable) {
             recovered = !unreachable && host.open(&self.limits);
-            host.failures = if unreachable { host.failures.saturating_add(1) } else { 0 };
+            host.failures = if unreachable {
+                host.failures.saturating_add(1)
+            } else {
+                0
+            };
         }
         self.free(name);
         recovered
@@ -278,10 +319,14 @@ impl Inner {
     /// Frees one slot of a host, lets those that it has room for wait for the total, and forgets the host if nothing is left of it.
     fn free(&mut self, name: &Arc<str>) {
         self.used -= 1;
-        let Some(host) = self.hosts.get_mut(name) else { return };
+        let Some(host) = self.hosts.get_mut(name) else {
+            return;
+        };
         host.used -= 1;
         while host.room(&self.limits) {
-            let Some((ticket, gid)) = host.queue.pop_first() else { break };
+            let Some((ticket, gid)) = host.queue.pop_first() else {
+                break;
+            };
             host.in_global += 1;
             self.global.insert(ticket, (name.clone(), gid));
         }
@@ -293,8 +338,12 @@ impl Inner {
     /// Sets free slots aside for those that came first.
     fn hand_out(&mut self) {
         while self.used < self.limits.total {
-            let Some((ticket, (name, gid))) = self.global.pop_first() else { break };
-            let Some(host) = self.hosts.get_mut(&name) else { continue };
+            let Some((ticket, (name, gid))) = self.global.pop_first() else {
+                break;
+            };
+            let Some(host) = self.hosts.get_mut(&name) else {
+                continue;
+            };
             host.in_global -= 1;
             if host.used >= host.limit(&self.limits) {
                 // As in take_reserved.

@@ -29,7 +29,9 @@ impl<'a> Target<'a> {
             ("https", _) => (true, 8),
             _ => return None,
         };
-        let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |i| start + i);
+        let end = url[start..]
+            .find(['/', '?', '#'])
+            .map_or(url.len(), |i| start + i);
         let (userinfo, authority) = match url[start..end].rsplit_once('@') {
             Some((user, rest)) => (Some(user), rest),
             None => (None, &url[start..end]),
@@ -39,28 +41,52 @@ impl<'a> Target<'a> {
             None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
         };
         let port = match port.strip_prefix(':') {
-            None | Some("") => if https { 443 } else { 80 },
+            None | Some("") => {
+                if https {
+                    443
+                } else {
+                    80
+                }
+            }
             Some(digits) => digits.parse().ok()?,
         };
         if host.is_empty() {
             return None;
         }
         let path = url[end..].split('#').next().unwrap_or_default();
-        Some(Target { https, key: &url[..end], userinfo, authority, host, port, path: origin_form(path) })
+        Some(Target {
+            https,
+            key: &url[..end],
+            userinfo,
+            authority,
+            host,
+            port,
+            path: origin_form(path),
+        })
     }
 }
 
 /// Scheme and authority without credentials: how texts name the called host.
 pub(super) fn shown(url: &str) -> String {
     match Target::parse(url) {
-        Some(t) => format!("{}://{}", if t.https { "https" } else { "http" }, t.authority),
+        Some(t) => format!(
+            "{}://{}",
+            if t.https { "https" } else { "http" },
+            t.authority
+        ),
         None => "this URL".to_owned(),
     }
 }
 
 /// The path as a request line takes it: a leading slash, and bytes that may not stand there percent-encoded.
 fn origin_form(path: &str) -> Cow<'_, str> {
-    let legal = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+    let legal = |b: u8| {
+        b.is_ascii_graphic()
+            && !matches!(
+                b,
+                b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
+            )
+    };
     if path.starts_with('/') && path.bytes().all(legal) {
         return Cow::Borrowed(path);
     }
@@ -69,7 +95,11 @@ fn origin_form(path: &str) -> Cow<'_, str> {
         out.push('/');
     }
     for b in path.bytes() {
-        if legal(b) { out.push(b as char) } else { out.push_str(&format!("%{b:02X}")) }
+        if legal(b) {
+            out.push(b as char)
+        } else {
+            out.push_str(&format!("%{b:02X}"))
+        }
     }
     Cow::Owned(out)
 }
@@ -87,7 +117,10 @@ pub(super) fn join(base: &str, location: &str) -> String {
     if location.starts_with('/') {
         return format!("{root}{location}");
     }
-    let path = base[root.len()..].split(['?', '#']).next().unwrap_or_default();
+    let path = base[root.len()..]
+        .split(['?', '#'])
+        .next()
+        .unwrap_or_default();
     if location.starts_with('?') {
         return format!("{root}{path}{location}");
     }
@@ -109,7 +142,8 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
+        let group =
+            chunk.iter().fold(0u32, |n, b| n << 8 | u32::from(*b)) << (8 * (3 - chunk.len()));
         for i in 0..4 {
             let digit = ALPHABET[(group >> (18 - 6 * i)) as usize & 63] as char;
             out.push(if i <= chunk.len() { digit } else { '=' });
@@ -125,19 +159,44 @@ mod tests {
     #[test]
     fn urls_are_taken_apart() {
         let t = Target::parse("http://u:p@h:81/a?b#c").expect("a URL");
-        assert_eq!((t.https, t.key, t.userinfo), (false, "http://u:p@h:81", Some("u:p")));
-        assert_eq!((t.authority, t.host, t.port, &*t.path), ("h:81", "h", 81, "/a?b"));
+        assert_eq!(
+            (t.https, t.key, t.userinfo),
+            (false, "http://u:p@h:81", Some("u:p"))
+        );
+        assert_eq!(
+            (t.authority, t.host, t.port, &*t.path),
+            ("h:81", "h", 81, "/a?b")
+        );
         let t = Target::parse("https://[::1]?x").expect("a URL");
-        assert_eq!((t.https, t.authority, t.host, t.port, &*t.path), (true, "[::1]", "::1", 443, "/?x"));
-        assert_eq!(Target::parse("http://[::1]:8080/").expect("a URL").port, 8080);
-        for bad in ["ftp://h/", "http://", "http://:80/", "http://h:99999/", "http://h:x/", "http://[::1/", "h:80"] {
+        assert_eq!(
+            (t.https, t.authority, t.host, t.port, &*t.path),
+            (true, "[::1]", "::1", 443, "/?x")
+        );
+        assert_eq!(
+            Target::parse("http://[::1]:8080/").expect("a URL").port,
+            8080
+        );
+        for bad in [
+            "ftp://h/",
+            "http://",
+            "http://:80/",
+            "http://h:99999/",
+            "http://h:x/",
+            "http://[::1/",
+            "h:80",
+        ] {
             assert_eq!(Target::parse(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn what_a_request_line_cannot_hold_is_encoded() {
-        for (given, sent) in [("http://h", "/"), ("http://h/ü", "/%C3%BC"), ("http://h/a{b}\"", "/a%7Bb%7D%22"), ("http://h/a%20b", "/a%20b")] {
+        for (given, sent) in [
+            ("http://h", "/"),
+            ("http://h/ü", "/%C3%BC"),
+            ("http://h/a{b}\"", "/a%7Bb%7D%22"),
+            ("http://h/a%20b", "/a%20b"),
+        ] {
             assert_eq!(Target::parse(given).expect(given).path, sent);
         }
     }
@@ -163,7 +222,10 @@ mod tests {
 
     #[test]
     fn credentials_become_basic_authentication() {
-        assert_eq!(basic_auth("Aladdin:open%20sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(
+            basic_auth("Aladdin:open%20sesame"),
+            "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
+        );
         assert_eq!(base64(b"a+b:"), "YStiOg==");
         assert_eq!(basic_auth("a+b"), "Basic YStiOg==");
         assert_eq!(base64(b"abc"), "YWJj");
