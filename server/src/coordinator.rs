@@ -21,8 +21,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// How often finished transactions are looked through for expired ones.
-const PURGE_PAUSE: Duration = Duration::from_secs(60);
+/// How often finished transactions are looked through for expired ones, at most and at least.
+const PURGE_PAUSE: std::ops::RangeInclusive<Millis> = 1_000..=60_000;
 /// Pause before an alert that was not delivered is sent again.
 const ALERT_PAUSE: Duration = Duration::from_secs(1);
 /// Removed at a time.
@@ -160,6 +160,9 @@ pub fn system_clock() -> Clock {
 
 /// Removes finished transactions that have expired, batch by batch.
 async fn purge(store: Arc<dyn Store>, expire: Millis) {
+    // Buckets are an eighth of the expiry wide.
+    let pause = (expire / 8).clamp(*PURGE_PAUSE.start(), *PURGE_PAUSE.end());
+    let pause = Duration::from_millis(pause.unsigned_abs());
     loop {
         match store.purge_finished(store.now() - expire, PURGE_BATCH).await {
             Ok(0) => {}
@@ -169,7 +172,7 @@ async fn purge(store: Arc<dyn Store>, expire: Millis) {
             }
             Err(e) => tracing::warn!(error = %e, "expired transactions could not be removed; tried again later"),
         }
-        tokio::time::sleep(PURGE_PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -115,6 +115,7 @@ async fn answer<B: Body<Data = Bytes> + Unpin>(
         Route::ScanKv => ops::scan_kv(api, &params).await,
         Route::QueryKv => ops::query_kv(api, &params).await,
         Route::Metrics => {
+            api.engine.gauge();
             let shown = api
                 .metrics
                 .render(&api.engine.store().stats(), api.engine.now());

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// A driver stays for what is due within this time, ms; for anything later it lets go.
@@ -99,6 +99,7 @@ async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start,
     let Some((tx, driven)) = tx else { return };
     let mut driver = Driver::new(engine, mailbox, tx, driven);
     driver.counted_end = driver.tx.status().is_final();
+    driver.mark();
     if panicked && !driver.tx.status().is_final() {
         driver.step_and_carry_out(Input::Panicked).await;
     }
@@ -201,6 +202,8 @@ struct Driver<'e> {
     /// A call found no free slot.
     queued: bool,
     counted_end: bool,
+    /// Whether it is known as one that wants attention.
+    marked: bool,
 }
 
 impl<'e> Driver<'e> {
@@ -209,6 +212,7 @@ impl<'e> Driver<'e> {
             engine,
             mailbox,
             counted_end: false,
+            marked: false,
             tx,
             calls: FuturesUnordered::new(),
             saves: FuturesOrdered::new(),
@@ -378,6 +382,7 @@ impl<'e> Driver<'e> {
             return Err(lost);
         }
         self.count_end();
+        self.mark();
         self.make_calls(fx.calls);
         Ok(())
     }
@@ -519,6 +524,8 @@ impl<'e> Driver<'e> {
         let due = self.tx.due();
         match self.durable(self.built).await {
             Ok(()) => {
+                let (tx, now) = (&self.tx, self.engine.now());
+                self.engine.metrics.process(tx.trans_type(), tx.status() != Status::Failed, now - tx.state().created);
                 if let Some(due) = due {
                     self.engine.timer.hint(due);
                 }
@@ -551,6 +558,16 @@ impl<'e> Driver<'e> {
         let gid = self.tx.gid().clone();
         let amends::coordinator::Alert { branch, error, retry_count, status } = alert;
         self.engine.alerts.send(crate::alert::Alert { branch, error, gid, retry_count, status });
+    }
+
+    /// Keeps the set of those that want attention (rules.md 4.3).
+    fn mark(&mut self) {
+        let marked = self.tx.state().attention;
+        if marked != self.marked {
+            self.marked = marked;
+            let mut all = self.engine.attention.lock().unwrap_or_else(PoisonError::into_inner);
+            if marked { all.insert(self.tx.gid().clone()) } else { all.remove(self.tx.gid()) };
+        }
     }
 
     /// Counts an outcome once, when it is durable.

@@ -17,7 +17,7 @@ use amends::coordinator::{Env, Transaction};
 use amends::{Error, Gid, Millis, Policy};
 use driver::Start;
 use mailbox::{Answer, Mailbox, Message};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub struct Engine {
     /// Requests that wait for the result of a transaction that is not driven yet.
     early: Mutex<HashMap<Gid, Vec<Answer>>>,
     timer: Timer,
+    /// Those that want attention, as far as this process has seen them.
+    attention: Mutex<HashSet<Gid>>,
     log: LogLimiter,
     stopping: AtomicBool,
     idle: Notify,
@@ -82,6 +84,7 @@ impl Engine {
             drivers: Mutex::default(),
             early: Mutex::default(),
             timer: Timer::default(),
+            attention: Mutex::default(),
             log: LogLimiter::default(),
             stopping: AtomicBool::new(false),
             idle: Notify::new(),
@@ -111,9 +114,13 @@ impl Engine {
         self.drivers().len()
     }
 
-    /// Calls on the wire.
-    pub fn calls_in_flight(&self) -> usize {
-        self.slots.calls_in_flight()
+    /// Brings the gauges of what is under way up to date.
+    pub fn gauge(&self) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.driven.set(count(self.driven()));
+        self.metrics.calls_in_flight.set(count(self.slots.calls_in_flight()));
+        self.metrics.calls_waiting.set(count(self.slots.waiting()));
+        self.metrics.attention.set(count(self.attention.lock().unwrap_or_else(PoisonError::into_inner).len()));
     }
 
     /// A new gid.

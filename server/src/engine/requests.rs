@@ -164,11 +164,10 @@ impl Engine {
             due: workflow.then(|| admit::workflow_due(now, self.policy.retry_interval, self.policy.request_timeout)),
         };
         let appended = self.store.append(append).await.map_err(store_error)?;
-        let run = &reg.registration.run;
         match appended {
             Appended::Done => Ok(()),
-            Appended::Same if !workflow => Ok(()),
-            Appended::Same | Appended::Differs if workflow && !run.is_empty() && self.has_run(&reg.gid, &reg.registration.branch_id, run).await? => Ok(()),
+            // The run token is part of what is compared: the same runner asks again because the answer was lost.
+            Appended::Same if !workflow || !reg.registration.run.is_empty() => Ok(()),
             Appended::Same | Appended::Forbidden => Err(refused(&reg.gid, Some(Status::Prepared))),
             Appended::Differs if workflow => Err(refused(&reg.gid, Some(Status::Prepared))),
             Appended::Differs => Err(Error::wrong_state(
@@ -182,28 +181,26 @@ impl Engine {
         }
     }
 
-    /// Whether the stored rows of this branch carry the run token.
-    async fn has_run(&self, gid: &Gid, branch_id: &str, run: &str) -> Result<bool, Error> {
-        let tx = self.read(gid).await?;
-        Ok(tx.is_some_and(|tx| tx.rows().iter().any(|r| r.branch_id == branch_id && r.run == run)))
-    }
-
     /// Stores a workflow, or finds it, and returns it with its progress.
     pub async fn prepare_workflow(self: &Arc<Self>, req: GlobalRequest) -> Result<Transaction, Error> {
-        let def = self.define(&req).await?;
-        if def.trans_type != TransType::Workflow {
-            return Err(Error::invalid(format!("trans_type is {}: prepareWorkflow takes workflow", def.trans_type)));
-        }
-        let gid = def.gid.clone();
+        let gid = Gid::new(&req.gid, &self.policy.limits)?;
+        let def = match self.define(&req).await {
+            Ok(def) if def.trans_type == TransType::Workflow => def,
+            Ok(def) => return Err(Error::invalid(format!("trans_type is {}: prepareWorkflow takes workflow", def.trans_type))),
+            // A repeated one is answered by what is stored, whatever else it says.
+            Err(e) => return if self.read(&gid).await?.is_some() { self.workflow_again(&gid).await } else { Err(e) },
+        };
         let mut tx = Transaction::new(def, Status::Prepared, self.now());
-        if let Some(stored) = self.store_prepared(&mut tx).await? {
-            if stored.status().is_final() && stored.trans_type() == TransType::Workflow {
-                return Ok(stored);
-            }
-            self.ask(&gid, Request::PrepareWorkflow, false).await?;
-            return self.read(&gid).await?.ok_or_else(|| Error::unknown_gid(gid.as_str()));
+        match self.store_prepared(&mut tx).await? {
+            None => Ok(tx),
+            Some(_) => self.workflow_again(&gid).await,
         }
-        Ok(tx)
+    }
+
+    /// A workflow that is stored, its callback put off because its client was heard of.
+    async fn workflow_again(self: &Arc<Self>, gid: &Gid) -> Result<Transaction, Error> {
+        self.ask(gid, Request::PrepareWorkflow, false).await?;
+        self.read(gid).await?.ok_or_else(|| Error::unknown_gid(gid.as_str()))
     }
 
     /// A transaction as it is stored.
