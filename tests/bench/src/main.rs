@@ -28,6 +28,10 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 use tokio::net::TcpListener;
+
+/// The same as the coordinator's, or the null coordinator would not be a floor.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Load driver, null coordinator and scale checks for Amends and every DTM-compatible coordinator
