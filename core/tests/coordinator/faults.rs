@@ -1,8 +1,7 @@
 //! Faults of DTM that gave a wrong outcome (faults.md section 2, A): each is a test named after it.
 
-use crate::driver::{
-    BASE, START, World, concurrent, empty, error, failure, global, msg, saga, with, workflow,
-};
+use crate::bodies::{concurrent, empty, error, failure, global, msg, saga, with, workflow};
+use crate::driver::{BASE, START, World};
 use amends::coordinator::admit::define;
 use amends::coordinator::{Request, When};
 use amends::outcome::{JSONRPC_FAILURE, JSONRPC_ONGOING, classify_http, classify_jsonrpc};

@@ -1,9 +1,8 @@
 //! Every limit that core checks, at the limit and one past it (rules.md 5). Limits whose texts would be large are tried scaled down
 //! as well as by their default number, for each is configurable.
 
-use crate::driver::{
-    Topics, World, concurrent, empty, error, failure, global, msg, saga, with, workflow,
-};
+use crate::bodies::{Topics, concurrent, empty, error, failure, global, msg, saga, with, workflow};
+use crate::driver::World;
 use amends::coordinator::admit::{define, register};
 use amends::coordinator::{CallId, Input};
 use amends::wire::request::BranchRequest;

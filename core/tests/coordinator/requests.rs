@@ -1,6 +1,7 @@
 //! What each request does in each state (dtm-server.md 9.5, rules.md 2), and the operator's override (rules.md 1.3).
 
-use crate::driver::{World, empty, error, failure, global, msg, saga, with, workflow};
+use crate::bodies::{empty, error, failure, global, msg, saga, with, workflow};
+use crate::driver::World;
 use amends::coordinator::{Input, Request};
 use amends::{ErrorKind, Outcome, Status};
 use serde_json::{Value, json};

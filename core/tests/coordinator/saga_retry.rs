@@ -1,6 +1,7 @@
 //! Retries of a saga's actions, `retry_limit`, alerts, and what cuts a pause (rules.md 4).
 
-use crate::driver::{BASE, World, concurrent, error, failure, saga, with};
+use crate::bodies::{concurrent, error, failure, saga, with};
+use crate::driver::{BASE, World};
 use amends::coordinator::Request;
 use amends::{Outcome, Policy, Status};
 use serde_json::json;
