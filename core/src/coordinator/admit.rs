@@ -76,7 +76,8 @@ pub fn define(req: &GlobalRequest, subscribers: &BTreeMap<String, Vec<String>>, 
         custom,
     };
     let size = def.payloads.iter().map(Bytes::len).sum::<usize>()
-        + def.rows.iter().map(|r| r.url.len()).sum::<usize>()
+        + def.steps.iter().flatten().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+        + topics.iter().flat_map(|(_, urls)| urls).map(String::len).sum::<usize>()
         + def.custom_data.len();
     within("the transaction", size, limits.transaction)?;
     Ok(def)
