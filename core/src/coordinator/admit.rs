@@ -280,6 +280,7 @@ pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error>
     let branch_id = req.get("branch_id");
     check_id("branch_id", branch_id, limits.branch_id)?;
     within("data", req.data.len(), limits.payload)?;
+    within("run", req.get("run").len(), limits.branch_id)?;
     let url = |key: &str| -> Result<String, Error> {
         let url = req.get(key);
         if !url.is_empty() {
