@@ -91,6 +91,8 @@ fn gid_branch_id_and_op_in_bytes() {
         });
         let row = |op: String| json!({"gid": "g", "trans_type": "workflow", "branch_id": "01", "status": "succeed", "op": op});
         at_and_past(l.op, "op", |n| registers(&row("o".repeat(n)), &l));
+        let run = |n: usize| with(row("action".to_owned()), json!({"run": "r".repeat(n)}));
+        at_and_past(l.branch_id, "run", |n| registers(&run(n), &l));
     }
     let e = admit(
         &with(saga(1), json!({"gid": "é".repeat(65)})),
@@ -169,9 +171,9 @@ fn payloads_and_registered_data() {
 
 #[test]
 fn the_whole_transaction() {
-    // Payloads and URLs count.
+    // Payloads count, and steps with all their keys: what a client adds to them is stored, too.
     for l in both() {
-        let urls = 3 * "http://a/1".len();
+        let urls = 3 * "actionhttp://a/1".len();
         let third = (l.transaction - urls) / 3;
         let big = Limits {
             payload: l.transaction,
@@ -186,6 +188,19 @@ fn the_whole_transaction() {
             admit(&with(msg(3), json!({"payloads": payloads})), &big)
         });
     }
+}
+
+#[test]
+fn unknown_keys_of_a_step_count() {
+    let l = Limits {
+        transaction: 500,
+        ..Limits::default()
+    };
+    let known = "{}actionhttp://a".len();
+    at_and_past(l.transaction, "the transaction", |n| {
+        let steps = json!([{"action": "http://a", "note": "n".repeat(n - known - "note".len())}]);
+        admit(&with(msg(1), json!({"steps": steps})), &l)
+    });
 }
 
 #[test]
