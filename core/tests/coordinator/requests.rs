@@ -360,6 +360,12 @@ fn bad_custom_data_of_a_submit_is_refused_and_nothing_changes() {
     ))
     .expect("accepted");
     assert_eq!(w.sent(), ["01 action", "02 action"]);
+    w.crash();
+    assert_eq!(
+        w.sent(),
+        ["01 action", "02 action"],
+        "a restart reads it, too"
+    );
 }
 
 #[test]
