@@ -76,7 +76,8 @@ pub fn define(req: &GlobalRequest, subscribers: &BTreeMap<String, Vec<String>>, 
         custom,
     };
     let size = def.payloads.iter().map(Bytes::len).sum::<usize>()
-        + def.rows.iter().map(|r| r.url.len()).sum::<usize>()
+        + def.steps.iter().flatten().map(|(k, v)| k.len() + v.len()).sum::<usize>()
+        + topics.iter().flat_map(|(_, urls)| urls).map(String::len).sum::<usize>()
         + def.custom_data.len();
     within("the transaction", size, limits.transaction)?;
     Ok(def)
@@ -280,6 +281,7 @@ pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error>
     let branch_id = req.get("branch_id");
     check_id("branch_id", branch_id, limits.branch_id)?;
     within("data", req.data.len(), limits.payload)?;
+    within("run", req.get("run").len(), limits.branch_id)?;
     let url = |key: &str| -> Result<String, Error> {
         let url = req.get(key);
         if !url.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::event::Env;
 use super::transaction::{RowState, Transaction};
-use crate::branch::BranchStatus;
+use crate::branch::{BranchStatus, Op, Status, TransType};
 use crate::options::Policy;
 use crate::time::Millis;
 
@@ -55,7 +55,11 @@ impl Transaction {
     /// The interval in ms, without jitter, that DTM shows as `next_cron_interval`: that of the branch which is due first.
     pub fn shown_interval(&self, policy: &Policy) -> Millis {
         let base = policy.base_interval(&self.def.options);
-        let first = self.progress().filter(|r| r.due > 0 && r.status == BranchStatus::Prepared).min_by_key(|r| r.due);
+        // An action of a saga that is being undone is not called again.
+        let undone = self.def.trans_type == TransType::Saga && self.state.status != Status::Submitted;
+        let rows = self.rows.iter().filter(|r| !(undone && r.op == Op::ACTION)).map(|r| &r.state);
+        let called = std::iter::once(&self.state.root).chain(rows);
+        let first = called.filter(|r| r.due > 0 && r.status == BranchStatus::Prepared).min_by_key(|r| r.due);
         first.map_or(base, |r| if r.errors == 0 { base } else { backoff(base, r.errors, policy) })
     }
 }

@@ -1,24 +1,23 @@
 //! A driver in miniature: virtual time, a store that holds what was acknowledged, calls that the test answers. Every step is checked
 //! against the rules that hold always, so that each table test proves them along the way.
 
+use crate::bodies::{Topics, global};
+use crate::invariants::name;
 use amends::coordinator::admit::{define, register};
 use amends::coordinator::record::{Index, Part, Record, Save};
-use amends::coordinator::transaction::{Custom, Row, RowLive, RowState};
+use amends::coordinator::transaction::RowState;
 use amends::coordinator::{
     Alert, Call, CallId, Effects, Env, Input, Request, Transaction, When, step,
 };
-use amends::wire::request::{BranchRequest, GlobalRequest};
+use amends::wire::request::BranchRequest;
 use amends::{Error, Millis, Op, Outcome, Policy, Status, TransType};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 /// When the virtual clock starts.
 pub(crate) const START: Millis = 1_000_000_000_000;
 /// The default base interval.
 pub(crate) const BASE: Millis = 10_000;
-
-/// Topics with their subscribers.
-pub(crate) type Topics = BTreeMap<String, Vec<String>>;
 
 /// One transaction, its driver, and the store.
 pub(crate) struct World {
@@ -40,79 +39,11 @@ pub(crate) struct World {
     /// Every call that was ever sent.
     pub(crate) ever: BTreeSet<String>,
     /// Calls of a process that died, and until when they may be on their way.
-    ghosts: Vec<(CallId, Millis)>,
-    queued: VecDeque<(u64, Save)>,
+    pub(crate) ghosts: Vec<(CallId, Millis)>,
+    pub(crate) queued: VecDeque<(u64, Save)>,
     acked: u64,
     late_at: Option<Millis>,
     sent: Vec<String>,
-}
-
-/// Decodes a request.
-pub(crate) fn global(body: &Value) -> GlobalRequest {
-    GlobalRequest::from_json(body.to_string().as_bytes()).expect("a request of the right types")
-}
-
-/// A saga's request: step k calls `http://a/k` and `http://c/k`.
-pub(crate) fn saga(steps: usize) -> Value {
-    let step = |k: usize| json!({"action": format!("http://a/{k}"), "compensate": format!("http://c/{k}")});
-    let payloads: Vec<String> = (1..=steps).map(|k| format!("{{\"n\":{k}}}")).collect();
-    json!({"gid": "g", "trans_type": "saga", "steps": (1..=steps).map(step).collect::<Vec<_>>(), "payloads": payloads})
-}
-
-/// A message's request: step k calls `http://a/k`.
-pub(crate) fn msg(steps: usize) -> Value {
-    let step = |k: usize| json!({"action": format!("http://a/{k}")});
-    let payloads = vec!["{}"; steps];
-    json!({"gid": "g", "trans_type": "msg", "query_prepared": "http://q/ask",
-        "steps": (1..=steps).map(step).collect::<Vec<_>>(), "payloads": payloads})
-}
-
-/// A tcc's or xa's request.
-pub(crate) fn empty(trans_type: &str) -> Value {
-    json!({"gid": "g", "trans_type": trans_type})
-}
-
-/// A workflow's request, called back at `http://w/back` as `book` with the body `input`.
-pub(crate) fn workflow() -> Value {
-    json!({"gid": "g", "trans_type": "workflow", "query_prepared": "http://w/back",
-        "custom_data": "{\"name\":\"book\",\"data\":\"aW5wdXQ=\"}"})
-}
-
-/// The request with more or other members.
-pub(crate) fn with(mut body: Value, more: Value) -> Value {
-    for (key, value) in more.as_object().expect("an object") {
-        body[key] = value.clone();
-    }
-    body
-}
-
-/// A concurrent saga whose steps wait for others as `orders` says.
-pub(crate) fn concurrent(steps: usize, orders: Value) -> Value {
-    let custom = json!({"concurrent": true, "orders": orders}).to_string();
-    with(saga(steps), json!({"custom_data": custom}))
-}
-
-pub(crate) fn failure(text: &str) -> Outcome {
-    Outcome::Failure(text.to_owned())
-}
-
-pub(crate) fn error(text: &str) -> Outcome {
-    Outcome::Error(text.to_owned())
-}
-
-/// What was decided, where it was (rules.md 1.3).
-pub(crate) fn decision(tx: &Transaction) -> Option<&'static str> {
-    match (tx.trans_type(), tx.status()) {
-        (_, Status::Succeed) => Some("forward"),
-        (_, Status::Failed) => Some("backward"),
-        (TransType::Tcc | TransType::Xa | TransType::Msg, Status::Submitted) => Some("forward"),
-        (_, Status::Aborting) => Some("backward"),
-        _ => None,
-    }
-}
-
-fn name(call: &Call) -> String {
-    format!("{} {}", call.branch_id, call.op)
 }
 
 impl World {
@@ -233,53 +164,6 @@ impl World {
         self.release();
         self.sync_if_at_once();
         Ok(fx)
-    }
-
-    /// What holds after every step, whatever the mode.
-    fn check(&self, before: &Transaction, fx: &Effects) {
-        let (tx, was) = (&self.tx, before.status());
-        let ended = tx.status().is_final();
-        if was.is_final() {
-            assert_eq!(tx.status(), was, "a final status never changes");
-        }
-        if let Some(decided) = decision(before)
-            && tx.state().forced.is_none()
-        {
-            assert_eq!(
-                decision(tx),
-                Some(decided),
-                "a decision never changes: {was} became {}",
-                tx.status()
-            );
-        }
-        assert_eq!(fx.ended, ended);
-        if ended {
-            assert!(
-                fx.wake_at.is_none() && fx.calls.is_empty(),
-                "nothing is done after the end"
-            );
-        } else {
-            assert!(
-                fx.wake_at.is_some() || tx.in_flight(),
-                "{}: neither a due time nor a call in flight",
-                tx.status()
-            );
-        }
-        assert!(
-            fx.wake_at.is_none_or(|at| at > self.now),
-            "a due time in the past would spin"
-        );
-        let mut ids: Vec<CallId> = self
-            .flying
-            .iter()
-            .chain(self.held.iter().map(|(_, c)| c))
-            .chain(&fx.calls)
-            .map(|c| c.id)
-            .collect();
-        let all = ids.len();
-        ids.sort_unstable();
-        ids.dedup();
-        assert_eq!(ids.len(), all, "a branch is never called twice at a time");
     }
 
     fn queue(&mut self, driven: bool) {
@@ -546,101 +430,8 @@ impl World {
         self.tx.due().map(|at| at - self.now)
     }
 
-    /// An action starts only when every success two levels back is durable (rules.md 1.2).
-    fn check_levels(&self, call: &Call) {
-        let (Custom::Saga(orders), CallId::Row(i)) = (&self.tx.definition().custom, call.id) else {
-            return;
-        };
-        let two_back: Vec<usize> = orders
-            .before(i / 2)
-            .iter()
-            .flat_map(|b| orders.before(*b))
-            .copied()
-            .collect();
-        if two_back.is_empty() {
-            return;
-        }
-        let stored = Transaction::load(&self.record, self.now, &self.policy)
-            .expect("a record that was saved");
-        for step in two_back {
-            let status = stored.rows()[2 * step + 1].state.status.as_str();
-            assert_eq!(
-                status,
-                "succeed",
-                "{} runs though step {step} is not durable",
-                name(call)
-            );
-        }
-    }
-
-    /// A compensation is sent only after the call of its action has ended, and after what depends on its step was undone (rules.md 1.4).
-    fn check_backward(&self, call: &Call) {
-        let (Custom::Saga(orders), CallId::Row(i)) = (&self.tx.definition().custom, call.id) else {
-            return;
-        };
-        let action = CallId::Row(i + 1);
-        assert!(
-            self.flying.iter().all(|c| c.id != action),
-            "{} while its action is in flight",
-            name(call)
-        );
-        let ghost = self
-            .ghosts
-            .iter()
-            .any(|(id, until)| *id == action && *until > self.now);
-        assert!(
-            !ghost,
-            "{} while a call of a dead process may be in flight",
-            name(call)
-        );
-        for step in orders.after(i / 2) {
-            let (undo, action) = (&self.tx.rows()[2 * step], &self.tx.rows()[2 * step + 1]);
-            let ran = action.state.started || action.state.status.as_str() != "prepared";
-            assert!(
-                !ran || undo.state.status.as_str() == "succeed",
-                "{} before step {step} is undone",
-                name(call)
-            );
-        }
-    }
-
     /// Whether everything that was stepped is durable.
     pub(crate) fn all_durable(&self) -> bool {
         self.queued.is_empty()
-    }
-
-    /// What a save holds is what a load gives back.
-    pub(crate) fn check_round_trip(&self) {
-        let mut tx = self.tx.clone();
-        let (_, save) = tx.take_save(false);
-        let mut record = self.record.clone();
-        record.parts.extend(
-            self.queued
-                .iter()
-                .flat_map(|(_, s)| s.parts.clone())
-                .chain(save.parts),
-        );
-        record = Record {
-            version: save.base + 1,
-            index: save.index,
-            exact: true,
-            state: save.state,
-            ..record
-        };
-        let back =
-            Transaction::load(&record, self.now, &self.policy).expect("a record that was saved");
-        assert_eq!(
-            (back.definition(), back.state(), back.result()),
-            (tx.definition(), tx.state(), tx.result())
-        );
-        let stored = |tx: &Transaction| -> Vec<_> {
-            let rows = tx.rows().iter();
-            rows.map(|r| Row {
-                live: RowLive::default(),
-                ..r.clone()
-            })
-            .collect()
-        };
-        assert_eq!(stored(&back), stored(&tx));
     }
 }

@@ -1,8 +1,7 @@
 //! What must be durable before what (architecture, rule 3; rules.md 1.1, 1.2). Here saves wait until the test acknowledges them.
 
-use crate::driver::{
-    BASE, World, concurrent, empty, error, failure, global, msg, saga, with, workflow,
-};
+use crate::bodies::{concurrent, empty, error, failure, global, msg, saga, with, workflow};
+use crate::driver::{BASE, World};
 use amends::coordinator::admit::define;
 use amends::coordinator::{Input, Request, Transaction, When};
 use amends::{Outcome, Policy, Status};

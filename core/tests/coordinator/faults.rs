@@ -1,8 +1,7 @@
 //! Faults of DTM that gave a wrong outcome (faults.md section 2, A): each is a test named after it.
 
-use crate::driver::{
-    BASE, START, World, concurrent, empty, error, failure, global, msg, saga, with, workflow,
-};
+use crate::bodies::{concurrent, empty, error, failure, global, msg, saga, with, workflow};
+use crate::driver::{BASE, START, World};
 use amends::coordinator::admit::define;
 use amends::coordinator::{Request, When};
 use amends::outcome::{JSONRPC_FAILURE, JSONRPC_ONGOING, classify_http, classify_jsonrpc};
@@ -454,4 +453,33 @@ fn fault_a04_protocol_and_type_choose_how_a_branch_is_called() {
         &Limits::default(),
     );
     assert_eq!(e.expect_err("unknown").kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn fault_d55_other_answers_of_200_and_up_are_success_unless_compat_says_otherwise() {
+    for (status, ours, dtm) in [
+        (200, "succeed", "succeed"),
+        (201, "succeed", "submitted"),
+        (204, "succeed", "submitted"),
+        (202, "submitted", "submitted"),
+    ] {
+        for (only_200, want) in [(false, ours), (true, dtm)] {
+            let compat = Compat {
+                only_200,
+                ..Compat::default()
+            };
+            let mut w = World::submit(saga(1));
+            w.answer(
+                "01 action",
+                classify_http(Purpose::Branch, status, b"", &compat),
+            );
+            assert_eq!(w.status().as_str(), want, "{status}, only_200 {only_200}");
+            let accepted = status == 202 && !only_200;
+            assert_eq!(
+                w.due_in().unwrap_or(0) == BASE,
+                accepted,
+                "202 is ongoing, not an error"
+            );
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Faults of DTM in liveness, load and with several nodes (faults.md section 2, B) that decisions can make impossible.
 
-use crate::driver::{BASE, World, concurrent, empty, error, failure, msg, saga, with, workflow};
+use crate::bodies::{concurrent, empty, error, failure, msg, saga, with, workflow};
+use crate::driver::{BASE, World};
 use amends::coordinator::{Input, Request};
 use amends::{Outcome, Policy, Status};
 use serde_json::json;

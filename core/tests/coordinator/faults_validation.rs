@@ -1,6 +1,7 @@
 //! Faults of DTM in validation (faults.md section 2, C 40–48) where core decides: bad input is a typed error before anything is stored.
 
-use crate::driver::{BASE, Topics, World, empty, global, msg, saga, with, workflow};
+use crate::bodies::{Topics, empty, global, msg, saga, with, workflow};
+use crate::driver::{BASE, World};
 use amends::coordinator::admit::{define, topics};
 use amends::coordinator::{Request, Transaction};
 use amends::options::Options;

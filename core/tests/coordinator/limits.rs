@@ -1,9 +1,8 @@
 //! Every limit that core checks, at the limit and one past it (rules.md 5). Limits whose texts would be large are tried scaled down
 //! as well as by their default number, for each is configurable.
 
-use crate::driver::{
-    Topics, World, concurrent, empty, error, failure, global, msg, saga, with, workflow,
-};
+use crate::bodies::{Topics, concurrent, empty, error, failure, global, msg, saga, with, workflow};
+use crate::driver::World;
 use amends::coordinator::admit::{define, register};
 use amends::coordinator::{CallId, Input};
 use amends::wire::request::BranchRequest;
@@ -92,6 +91,8 @@ fn gid_branch_id_and_op_in_bytes() {
         });
         let row = |op: String| json!({"gid": "g", "trans_type": "workflow", "branch_id": "01", "status": "succeed", "op": op});
         at_and_past(l.op, "op", |n| registers(&row("o".repeat(n)), &l));
+        let run = |n: usize| with(row("action".to_owned()), json!({"run": "r".repeat(n)}));
+        at_and_past(l.branch_id, "run", |n| registers(&run(n), &l));
     }
     let e = admit(
         &with(saga(1), json!({"gid": "é".repeat(65)})),
@@ -170,9 +171,9 @@ fn payloads_and_registered_data() {
 
 #[test]
 fn the_whole_transaction() {
-    // Payloads and URLs count.
+    // Payloads count, and steps with all their keys: what a client adds to them is stored, too.
     for l in both() {
-        let urls = 3 * "http://a/1".len();
+        let urls = 3 * "actionhttp://a/1".len();
         let third = (l.transaction - urls) / 3;
         let big = Limits {
             payload: l.transaction,
@@ -190,9 +191,22 @@ fn the_whole_transaction() {
 }
 
 #[test]
+fn unknown_keys_of_a_step_count() {
+    let l = Limits {
+        transaction: 500,
+        ..Limits::default()
+    };
+    let known = "{}actionhttp://a".len();
+    at_and_past(l.transaction, "the transaction", |n| {
+        let steps = json!([{"action": "http://a", "note": "n".repeat(n - known - "note".len())}]);
+        admit(&with(msg(1), json!({"steps": steps})), &l)
+    });
+}
+
+#[test]
 fn a_payload_counts_once_whatever_the_number_of_subscribers() {
     let l = Limits {
-        transaction: 3_000,
+        transaction: 3_015,
         ..Limits::default()
     };
     let topics = Topics::from([("t".to_owned(), vec!["http://s/1".to_owned(); 100])]);
@@ -200,7 +214,7 @@ fn a_payload_counts_once_whatever_the_number_of_subscribers() {
         msg(1),
         json!({"steps": [{"action": "topic://t"}], "payloads": ["p".repeat(2_000)]}),
     );
-    define(&global(&body), &topics, &l).expect("2,000 bytes and 100 URLs of 10");
+    define(&global(&body), &topics, &l).expect("2,000 bytes, 100 URLs of 10, and the step's 15");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Two-phase messages (dtm-server.md 9.1, 11; rules.md 2.2, 2.4, 3).
 
-use crate::driver::{BASE, START, Topics, World, error, failure, msg, with};
+use crate::bodies::{Topics, error, failure, msg, with};
+use crate::driver::{BASE, START, World};
 use amends::{Outcome, Policy, Status};
 use serde_json::json;
 

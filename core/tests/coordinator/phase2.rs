@@ -1,6 +1,7 @@
 //! TCC and XA (dtm-server.md 9.3, 9.4; rules.md 1.3, 2.5).
 
-use crate::driver::{BASE, World, empty, error, failure, with};
+use crate::bodies::{empty, error, failure, with};
+use crate::driver::{BASE, World};
 use amends::coordinator::admit::register;
 use amends::wire::request::BranchRequest;
 use amends::{ErrorKind, Limits, Outcome, Policy, Status};

@@ -1,17 +1,17 @@
 //! Properties that hold for every sequence of inputs. The driver checks the standing rules at every step; here the sequences, and the
 //! outcome at the end, are arbitrary.
 
-use crate::driver::{Topics, World, concurrent, empty, global, msg, saga, with, workflow};
-use amends::coordinator::admit::{define, register, topics};
+use crate::bodies::{Topics, concurrent, empty, global, msg, saga, with, workflow};
+use crate::driver::World;
+use amends::coordinator::admit::define;
 use amends::coordinator::{CallId, Env, Input, Request, Transaction, Wait, step};
 use amends::options::Options;
-use amends::wire::request::{BranchRequest, GlobalRequest};
-use amends::{ErrorKind, Limits, Outcome, Policy, Status, TransType};
+use amends::{ErrorKind, Outcome, Policy, Status, TransType};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// This many cases, or as many as PROPTEST_CASES says.
-fn cases(cases: u32) -> ProptestConfig {
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
     let config = ProptestConfig {
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -109,7 +109,7 @@ fn orders(steps: usize) -> impl Strategy<Value = Value> {
 }
 
 /// A request of any mode, and how many branches a client registers.
-fn body() -> impl Strategy<Value = (Value, usize)> {
+pub(crate) fn body() -> impl Strategy<Value = (Value, usize)> {
     let steps = 0..6usize;
     let options = (0..40u64, 0..10u64, 0..20u64, 0..3u64, any::<bool>()).prop_map(|(timeout, request, interval, limit, concurrent)| {
         json!({"timeout_to_fail": timeout, "request_timeout": request, "retry_interval": interval, "retry_limit": limit,
@@ -152,7 +152,7 @@ fn body() -> impl Strategy<Value = (Value, usize)> {
 }
 
 /// A transaction under test, and what was seen of it.
-struct Run {
+pub(crate) struct Run {
     w: World,
     wait: Wait,
     crashed: bool,
@@ -160,7 +160,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(body: &Value, branches: usize, submitted: bool) -> Run {
+    pub(crate) fn new(body: &Value, branches: usize, submitted: bool) -> Run {
         let status = if submitted && matches!(body["trans_type"].as_str(), Some("saga" | "msg")) {
             Status::Submitted
         } else {
@@ -239,7 +239,7 @@ impl Run {
     }
 
     /// From now on everything works: it must come to its end.
-    fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         self.w.sync();
         self.w.at_once = true;
         for _round in 0..1_000 {
@@ -396,138 +396,6 @@ proptest! {
             if random & 3 == 0 {
                 let _ = tx.take_save(random & 4 == 0);
             }
-        }
-    }
-}
-
-/// JSON of any shape; keys are often those that mean something.
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        "\\PC{0,12}".prop_map(Value::from),
-        prop_oneof![
-            Just("saga"),
-            Just("msg"),
-            Just("tcc"),
-            Just("xa"),
-            Just("workflow"),
-            Just("http"),
-            Just("json-rpc"),
-            Just("http://a/b"),
-            Just("topic://t"),
-            Just("action"),
-            Just("succeed"),
-            Just("decision"),
-            Just("00"),
-            Just("{\"concurrent\":true,\"orders\":{\"1\":[0]}}"),
-            Just("{\"delay\":-1}"),
-            Just("{\"name\":\"w\",\"data\":\"AA==\"}"),
-        ]
-        .prop_map(Value::from),
-    ];
-    let key = prop_oneof![
-        4 => prop_oneof![
-            Just("gid"), Just("trans_type"), Just("steps"), Just("payloads"), Just("query_prepared"), Just("protocol"), Just("custom_data"),
-            Just("branch_headers"), Just("timeout_to_fail"), Just("retry_limit"), Just("action"), Just("compensate"), Just("data"),
-            Just("branch_id"), Just("op"), Just("status"), Just("url"), Just("confirm"), Just("orders"), Just("concurrent"),
-        ].prop_map(str::to_owned),
-        1 => "\\PC{0,6}",
-    ];
-    leaf.prop_recursive(3, 24, 5, move |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            proptest::collection::vec((key.clone(), inner), 0..8)
-                .prop_map(|m| Value::Object(m.into_iter().collect())),
-        ]
-    })
-}
-
-/// Parses, and admits what parses; whatever is admitted can be stored and read back.
-fn admit(body: &[u8]) {
-    let limits = Limits::default();
-    if let Ok(r) = GlobalRequest::from_json(body) {
-        let names: Vec<String> = topics(&r).map(str::to_owned).collect();
-        let subscribers: Topics = names
-            .into_iter()
-            .map(|n| (n, vec!["http://s/1".to_owned(), "http://s/2".to_owned()]))
-            .collect();
-        match define(&r, &subscribers, &limits) {
-            Err(e) => assert!(
-                !e.message().is_empty()
-                    && matches!(e.kind(), ErrorKind::Invalid | ErrorKind::TopicNotFound)
-            ),
-            Ok(def) => {
-                let status = if matches!(def.trans_type, TransType::Saga | TransType::Msg) {
-                    Status::Submitted
-                } else {
-                    Status::Prepared
-                };
-                World::store(
-                    &serde_json::from_slice(body).expect("it parsed"),
-                    status,
-                    Policy::default(),
-                    &subscribers,
-                    true,
-                )
-                .check_round_trip();
-            }
-        }
-    }
-    if let Ok(r) = BranchRequest::from_json(body)
-        && let Ok(registered) = register(&r, &limits)
-    {
-        assert!(!registered.registration.part(1).keys.is_empty());
-    }
-}
-
-proptest! {
-    #![proptest_config(cases(1_500))]
-
-    #[test]
-    fn no_json_panics(shape in any_json(), more in any_json(), base in body()) {
-        admit(shape.to_string().as_bytes());
-        // A good request with some members replaced gets further.
-        let mut changed = base.0;
-        for part in [shape, more] {
-            for (k, v) in part.as_object().into_iter().flatten() {
-                changed[k.as_str()] = v.clone();
-            }
-        }
-        admit(changed.to_string().as_bytes());
-    }
-
-    #[test]
-    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-        admit(&bytes);
-    }
-
-    #[test]
-    fn a_definition_is_read_back_as_it_was(
-        (body, branches) in body(),
-        payload in "\\PC{0,40}",
-        header in "[a-z]{1,8}",
-        gid in "[a-zA-Z0-9 '\"/é-]{1,40}",
-    ) {
-        let mut body = with(body, json!({"gid": gid, "branch_headers": {header: payload.replace(char::is_control, "")}}));
-        for p in body["payloads"].as_array_mut().into_iter().flatten() {
-            *p = Value::from(payload.clone());
-        }
-        let mut w = World::store(&body, Status::Prepared, Policy::default(), &Topics::new(), true);
-        prop_assert_eq!(w.record.gid.as_str(), gid.as_str());
-        w.check_round_trip();
-        if w.tx.trans_type() != TransType::Saga && branches > 0 {
-            let rows: Vec<Value> = (0..branches)
-                .map(|k| json!({"gid": gid, "trans_type": w.tx.trans_type().as_str(), "branch_id": format!("{k}{gid}"), "data": payload,
-                    "confirm": "http://b/f", "url": "http://b/x"}))
-                .collect();
-            for row in rows {
-                w.register(row).expect("admitted");
-            }
-            prop_assert!(w.tx.rows().iter().all(|r| r.payload == payload.as_bytes()));
-            w.check_round_trip();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Records: what a damaged or foreign one is answered with, and what a save holds (architecture 4).
 
-use crate::driver::{START, World, error, msg, saga, with, workflow};
+use crate::bodies::{error, msg, saga, with, workflow};
+use crate::driver::{START, World};
 use amends::coordinator::Transaction;
 use amends::coordinator::record::Record;
 use amends::{ErrorKind, Outcome, Policy, Status};
@@ -147,9 +148,9 @@ fn the_index_says_what_stores_need() {
 
 #[test]
 fn registered_rows_keep_their_order_and_their_progress_across_loads() {
-    let mut w = World::prepare(crate::driver::empty("tcc"));
+    let mut w = World::prepare(crate::bodies::empty("tcc"));
     w.register_branches(3);
-    w.submit_again(crate::driver::empty("tcc"))
+    w.submit_again(crate::bodies::empty("tcc"))
         .expect("accepted");
     w.succeed(&["03 confirm"]);
     w.answer("02 confirm", Outcome::Ongoing);

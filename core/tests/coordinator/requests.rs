@@ -1,8 +1,9 @@
 //! What each request does in each state (dtm-server.md 9.5, rules.md 2), and the operator's override (rules.md 1.3).
 
-use crate::driver::{World, empty, error, failure, global, msg, saga, with, workflow};
+use crate::bodies::{empty, error, failure, global, msg, saga, with, workflow};
+use crate::driver::World;
 use amends::coordinator::{Input, Request};
-use amends::{ErrorKind, Outcome, Status};
+use amends::{ErrorKind, Outcome, Policy, Status};
 use serde_json::{Value, json};
 
 /// A transaction of this mode in this state, or nothing where the mode has no such state.
@@ -205,7 +206,17 @@ fn a_call_in_flight_at_a_force_stop_is_recorded_and_nothing_else() {
         (error("down"), "p"),
     ];
     for (outcome, letter) in outcomes {
-        let mut w = World::submit(saga(2));
+        let policy = Policy {
+            alert_retry_limit: 1,
+            ..Policy::default()
+        };
+        let mut w = World::store(
+            &saga(2),
+            Status::Submitted,
+            policy,
+            &Default::default(),
+            true,
+        );
         w.sent();
         w.force_stop().expect("accepted");
         let reason = w.reason().to_owned();
@@ -220,6 +231,11 @@ fn a_call_in_flight_at_a_force_stop_is_recorded_and_nothing_else() {
             (reason.as_str(), false)
         );
         assert!(w.sent().is_empty() && w.alerts.is_empty());
+        assert_eq!(
+            (w.tx.attempts(), w.tx.last_error()),
+            (0, None),
+            "no retry will follow, so nothing is counted"
+        );
     }
     // A refusal by a confirm is no final word, so nothing of it is kept.
     let mut w = made("tcc", "submitted").expect("a state of tcc");
@@ -344,6 +360,12 @@ fn bad_custom_data_of_a_submit_is_refused_and_nothing_changes() {
     ))
     .expect("accepted");
     assert_eq!(w.sent(), ["01 action", "02 action"]);
+    w.crash();
+    assert_eq!(
+        w.sent(),
+        ["01 action", "02 action"],
+        "a restart reads it, too"
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! resetCronTime, resetNextCronTime, and other kicks (rules.md 1.4, 4.4).
 
-use crate::driver::{BASE, World, concurrent, empty, error, failure, msg, saga, workflow};
+use crate::bodies::{concurrent, empty, error, failure, msg, saga, workflow};
+use crate::driver::{BASE, World};
 use amends::coordinator::{Input, Request};
 use amends::{Outcome, Status};
 use serde_json::json;

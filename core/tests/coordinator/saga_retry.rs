@@ -1,6 +1,7 @@
 //! Retries of a saga's actions, `retry_limit`, alerts, and what cuts a pause (rules.md 4).
 
-use crate::driver::{BASE, World, concurrent, error, failure, saga, with};
+use crate::bodies::{concurrent, error, failure, saga, with};
+use crate::driver::{BASE, World};
 use amends::coordinator::Request;
 use amends::{Outcome, Policy, Status};
 use serde_json::json;
@@ -285,4 +286,22 @@ fn a_panic_pauses_and_asks_for_attention() {
     w.answer("01 action", failure("no"));
     w.succeed(&["01 compensate"]);
     assert!(!w.tx.state().attention);
+}
+
+#[test]
+fn the_interval_shown_is_that_of_what_is_called_next() {
+    let mut w = World::submit(with(saga(1), json!({"retry_limit": 2})));
+    for pause in [200, 400, 0] {
+        w.answer("01 action", error("down"));
+        w.pass(pause);
+    }
+    w.answer("01 compensate", Outcome::Ongoing);
+    assert_eq!(
+        w.tx.shown_interval(&w.policy),
+        BASE,
+        "not that of an action that is over"
+    );
+    w.pass(BASE);
+    w.answer("01 compensate", error("down"));
+    assert_eq!(w.tx.shown_interval(&w.policy), 2 * BASE);
 }

@@ -1,6 +1,7 @@
 //! What a request that waits is answered with, and when (rules.md 2.3).
 
-use crate::driver::{BASE, World, empty, error, failure, msg, saga, with, workflow};
+use crate::bodies::{empty, error, failure, msg, saga, with, workflow};
+use crate::driver::{BASE, World};
 use amends::coordinator::Wait;
 use amends::{Compat, ErrorKind, Outcome, Policy, Status};
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! Workflows (dtm-server.md 9.6, rules.md 2.7).
 
-use crate::driver::{BASE, START, World, error, failure, with, workflow};
+use crate::bodies::{error, failure, with, workflow};
+use crate::driver::{BASE, START, World};
 use amends::branch::BranchStatus;
 use amends::coordinator::Request;
 use amends::coordinator::admit::{register, workflow_due};
