@@ -37,7 +37,13 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(plan: &Plan) -> Ledger {
-        Ledger { status: None, forced: false, calls: BTreeMap::new(), may: vec![false; plan.before.len()], pace: BTreeMap::new() }
+        Ledger {
+            status: None,
+            forced: false,
+            calls: BTreeMap::new(),
+            may: vec![false; plan.before.len()],
+            pace: BTreeMap::new(),
+        }
     }
 
     /// Results that came just before a crash may be lost.
@@ -70,7 +76,9 @@ impl World {
     pub(crate) fn ledger_outcome(&mut self, tx: usize, target: (usize, Kind), outcome: &Outcome) {
         let options = &self.plans[tx].def.options;
         let base = self.policy.base_interval(options);
-        let quick = options.retry_limit > 0 && self.plans[tx].trans_type == TransType::Saga && target.1 == Kind::Action;
+        let quick = options.retry_limit > 0
+            && self.plans[tx].trans_type == TransType::Saga
+            && target.1 == Kind::Action;
         let (clock, since) = (self.clock(), self.now);
         let p = self.ledgers[tx].pace.entry(target).or_default();
         p.since = since;
@@ -79,7 +87,12 @@ impl World {
             Outcome::Ongoing => p.not_before = clock + base,
             Outcome::Error(_) | Outcome::Failure(_) => {
                 p.errors += 1;
-                p.not_before = clock + if quick { 0 } else { retry::backoff(base, p.errors, &self.policy) };
+                p.not_before = clock
+                    + if quick {
+                        0
+                    } else {
+                        retry::backoff(base, p.errors, &self.policy)
+                    };
             }
         }
     }
@@ -91,12 +104,17 @@ impl World {
 
     /// What a driver that was lost may have started, by what is durable.
     pub(crate) fn loaded(&mut self, tx: usize, record: &Record) {
-        if record.exact || self.plans[tx].trans_type != TransType::Saga || record.index.status == Status::Prepared {
+        if record.exact
+            || self.plans[tx].trans_type != TransType::Saga
+            || record.index.status == Status::Prepared
+        {
             return;
         }
         let Some(state) = self.state(tx) else { return };
         let plan = &self.plans[tx];
-        let done: Vec<bool> = (0..plan.before.len()).map(|k| succeeded(&state, 2 * k + 1)).collect();
+        let done: Vec<bool> = (0..plan.before.len())
+            .map(|k| succeeded(&state, 2 * k + 1))
+            .collect();
         let frontier = plan.frontier(&done);
         for (may, f) in self.ledgers[tx].may.iter_mut().zip(frontier) {
             *may |= f;
@@ -107,29 +125,62 @@ impl World {
     pub(crate) fn check_send(&mut self, tx: usize, call: &Call, target: Option<(usize, Kind)>) {
         let durable = self.store.records.get(&tx).map(|s| s.index.status);
         let wanted = match (call.purpose, target) {
-            (Purpose::Branch, None) => return self.fail(tx, format_args!("calls an unknown branch {} {}", call.branch_id, call.op)),
+            (Purpose::Branch, None) => {
+                return self.fail(
+                    tx,
+                    format_args!("calls an unknown branch {} {}", call.branch_id, call.op),
+                );
+            }
             (Purpose::Branch, Some((_, kind))) if kind.undoes() => Status::Aborting,
             (Purpose::Branch, _) => Status::Submitted,
             _ => Status::Prepared,
         };
         if durable != Some(wanted) {
-            self.fail(tx, format_args!("calls {} {} while {durable:?} is durable", call.branch_id, call.op));
+            self.fail(
+                tx,
+                format_args!(
+                    "calls {} {} while {durable:?} is durable",
+                    call.branch_id, call.op
+                ),
+            );
         }
         let life = self.life;
-        let same = |c: &&crate::network::CallState| c.tx == tx && c.life == life && !c.ended && c.id == call.id;
+        let same = |c: &&crate::network::CallState| {
+            c.tx == tx && c.life == life && !c.ended && c.id == call.id
+        };
         if self.calls.iter().any(|c| same(&c)) {
-            self.fail(tx, format_args!("calls {} {} twice at a time", call.branch_id, call.op));
+            self.fail(
+                tx,
+                format_args!("calls {} {} twice at a time", call.branch_id, call.op),
+            );
         }
         let Some((branch, kind)) = target else { return };
-        if self.ledgers[tx].pace.get(&(branch, kind)).is_some_and(|p| p.not_before > self.clock()) {
-            self.fail(tx, format_args!("calls {} {} sooner than the policy allows", call.branch_id, call.op));
+        if self.ledgers[tx]
+            .pace
+            .get(&(branch, kind))
+            .is_some_and(|p| p.not_before > self.clock())
+        {
+            self.fail(
+                tx,
+                format_args!(
+                    "calls {} {} sooner than the policy allows",
+                    call.branch_id, call.op
+                ),
+            );
         }
         match self.plans[tx].trans_type {
             TransType::Saga if kind == Kind::Action => self.check_action(tx, branch),
             TransType::Saga => self.check_compensation(tx, branch),
             TransType::Tcc | TransType::Xa => self.check_phase2(tx, branch, kind),
-            TransType::Msg if !self.plans[tx].def.options.concurrent && branch > 0 && self.sites[tx].served(branch - 1, kind) == 0 => {
-                self.fail(tx, format_args!("delivers step {branch} before the one before it"));
+            TransType::Msg
+                if !self.plans[tx].def.options.concurrent
+                    && branch > 0
+                    && self.sites[tx].served(branch - 1, kind) == 0 =>
+            {
+                self.fail(
+                    tx,
+                    format_args!("delivers step {branch} before the one before it"),
+                );
             }
             _ => {}
         }
@@ -140,11 +191,19 @@ impl World {
         let plan = &self.plans[tx];
         for b in plan.before[step].clone() {
             if !self.no_call(tx, b) && self.sites[tx].served(b, Kind::Action) == 0 {
-                self.fail(tx, format_args!("starts step {step} before step {b} succeeded"));
+                self.fail(
+                    tx,
+                    format_args!("starts step {step} before step {b} succeeded"),
+                );
             }
             for bb in self.plans[tx].before[b].clone() {
                 if !succeeded(&state, 2 * bb + 1) {
-                    self.fail(tx, format_args!("starts step {step} before the success of step {bb} is durable"));
+                    self.fail(
+                        tx,
+                        format_args!(
+                            "starts step {step} before the success of step {bb} is durable"
+                        ),
+                    );
                 }
             }
         }
@@ -158,26 +217,45 @@ impl World {
     fn check_compensation(&mut self, tx: usize, step: usize) {
         let ledger = &self.ledgers[tx];
         if !ledger.was_sent(step, Kind::Action) && !ledger.may[step] && !self.no_call(tx, step) {
-            self.fail(tx, format_args!("compensates step {step}, whose action never ran"));
+            self.fail(
+                tx,
+                format_args!("compensates step {step}, whose action never ran"),
+            );
         }
         let calls = self.ledgers[tx].calls.get(&(step, Kind::Action));
-        let under_way = calls.into_iter().flatten().any(|n| !self.calls[*n].ended && self.calls[*n].gives_up > self.now);
+        let under_way = calls
+            .into_iter()
+            .flatten()
+            .any(|n| !self.calls[*n].ended && self.calls[*n].gives_up > self.now);
         if under_way {
-            self.fail(tx, format_args!("compensates step {step} while its action is on its way"));
+            self.fail(
+                tx,
+                format_args!("compensates step {step} while its action is on its way"),
+            );
         }
         let after: Vec<usize> = self.plans[tx].after(step).collect();
         for n in after {
             let ran = self.ledgers[tx].was_sent(n, Kind::Action);
-            if ran && self.plans[tx].undoable[n] && self.sites[tx].served(n, Kind::Compensate) == 0 {
-                self.fail(tx, format_args!("compensates step {step} before step {n}, which came after it"));
+            if ran && self.plans[tx].undoable[n] && self.sites[tx].served(n, Kind::Compensate) == 0
+            {
+                self.fail(
+                    tx,
+                    format_args!("compensates step {step} before step {n}, which came after it"),
+                );
             }
         }
     }
 
     /// Registered branches in their order.
     fn registered(&self, tx: usize) -> Vec<usize> {
-        let Some(stored) = self.store.records.get(&tx) else { return Vec::new() };
-        stored.parts.iter().filter_map(|p| self.plans[tx].branch(&p.keys.first()?.0)).collect()
+        let Some(stored) = self.store.records.get(&tx) else {
+            return Vec::new();
+        };
+        stored
+            .parts
+            .iter()
+            .filter_map(|p| self.plans[tx].branch(&p.keys.first()?.0))
+            .collect()
     }
 
     fn check_phase2(&mut self, tx: usize, branch: usize, kind: Kind) {
@@ -186,25 +264,54 @@ impl World {
             order.reverse();
         }
         let Some(place) = order.iter().position(|b| *b == branch) else {
-            return self.fail(tx, format_args!("calls {kind:?} of branch {branch}, which is not registered"));
+            return self.fail(
+                tx,
+                format_args!("calls {kind:?} of branch {branch}, which is not registered"),
+            );
         };
-        if let Some(first) = order[..place].iter().find(|b| self.sites[tx].served(**b, kind) == 0) {
+        if let Some(first) = order[..place]
+            .iter()
+            .find(|b| self.sites[tx].served(**b, kind) == 0)
+        {
             let first = *first;
-            self.fail(tx, format_args!("calls {kind:?} of branch {branch} before branch {first}"));
+            self.fail(
+                tx,
+                format_args!("calls {kind:?} of branch {branch} before branch {first}"),
+            );
         }
     }
 
     /// A write became durable.
     pub(crate) fn check_stored(&mut self, tx: usize) {
-        let Some(stored) = self.store.records.get(&tx) else { return };
+        let Some(stored) = self.store.records.get(&tx) else {
+            return;
+        };
         let index = stored.index.clone();
-        let Some(state) = self.state(tx) else { return self.fail(tx, "its state cannot be read") };
+        let Some(state) = self.state(tx) else {
+            return self.fail(tx, "its state cannot be read");
+        };
         if state.status != index.status {
-            self.fail(tx, format_args!("is indexed as {} and stored as {}", index.status, state.status));
+            self.fail(
+                tx,
+                format_args!(
+                    "is indexed as {} and stored as {}",
+                    index.status, state.status
+                ),
+            );
         }
-        let late = index.due.is_some_and(|due| due > self.clock() + FURTHEST_DUE);
+        let late = index
+            .due
+            .is_some_and(|due| due > self.clock() + FURTHEST_DUE);
         if index.status.is_final() != index.due.is_none() || late {
-            self.fail(tx, format_args!("has the due time {:?} at {} while it is {}", index.due, self.clock(), index.status));
+            self.fail(
+                tx,
+                format_args!(
+                    "has the due time {:?} at {} while it is {}",
+                    index.due,
+                    self.clock(),
+                    index.status
+                ),
+            );
         }
         let forced = state.forced.is_some();
         let ledger = &mut self.ledgers[tx];
@@ -220,7 +327,11 @@ impl World {
         if !legal {
             self.fail(tx, format_args!("goes from {before:?} to {after}"));
         }
-        if !forced && index.trans_type == TransType::Workflow && after.is_final() && self.decision(tx).is_some_and(|d| d != after) {
+        if !forced
+            && index.trans_type == TransType::Workflow
+            && after.is_final()
+            && self.decision(tx).is_some_and(|d| d != after)
+        {
             self.fail(tx, format_args!("ends as {after} against its decision row"));
         }
     }
@@ -229,7 +340,11 @@ impl World {
         let record = self.store.records.get(&tx)?.record(&self.plans[tx].gid);
         let t = amends::coordinator::Transaction::load(&record, self.clock(), &self.policy).ok()?;
         let row = t.decision_row()?;
-        Some(if row.state.status == BranchStatus::Succeed { Status::Succeed } else { Status::Failed })
+        Some(if row.state.status == BranchStatus::Succeed {
+            Status::Succeed
+        } else {
+            Status::Failed
+        })
     }
 
     /// A request is answered.
@@ -237,15 +352,24 @@ impl World {
         let durable = self.store.records.get(&tx).map(|s| s.index.status);
         let told = match (verb, result) {
             (Verb::Register(r), Ok(())) => {
-                let keys = r.rows.iter().map(|(op, _)| (r.branch_id.clone(), op.as_str().to_owned()));
-                let all = self.store.records.get(&tx).is_some_and(|s| keys.into_iter().all(|key| s.has(&key)));
+                let keys = r
+                    .rows
+                    .iter()
+                    .map(|(op, _)| (r.branch_id.clone(), op.as_str().to_owned()));
+                let all = self
+                    .store
+                    .records
+                    .get(&tx)
+                    .is_some_and(|s| keys.into_iter().all(|key| s.has(&key)));
                 if !all {
                     self.fail(tx, "acknowledges a registration that is not durable");
                 }
                 return;
             }
             (Verb::Submit { .. }, Ok(())) => Some(Status::Submitted),
-            (Verb::Abort { .. }, Ok(())) if self.plans[tx].trans_type == TransType::Msg => Some(Status::Failed),
+            (Verb::Abort { .. }, Ok(())) if self.plans[tx].trans_type == TransType::Msg => {
+                Some(Status::Failed)
+            }
             (Verb::Abort { .. }, Ok(())) => Some(Status::Aborting),
             (Verb::End { status }, Ok(())) => Some(*status),
             (Verb::ForceStop, Ok(())) => Some(Status::Failed),
@@ -264,7 +388,10 @@ impl World {
             d == told || forced_or_undone || (!told.is_final() && reaches(told, d))
         });
         if !agrees {
-            self.fail(tx, format_args!("answers {verb:?} with {told} while {durable:?} is durable"));
+            self.fail(
+                tx,
+                format_args!("answers {verb:?} with {told} while {durable:?} is durable"),
+            );
         }
     }
 
@@ -274,11 +401,16 @@ impl World {
         let agrees = match result {
             Ok(()) if abort => durable == Some(Status::Failed),
             Ok(()) => durable == Some(Status::Succeed),
-            Err(e) if e.kind() == ErrorKind::Failure => matches!(durable, Some(Status::Failed | Status::Aborting)),
+            Err(e) if e.kind() == ErrorKind::Failure => {
+                matches!(durable, Some(Status::Failed | Status::Aborting))
+            }
             Err(_) => true,
         };
         if !agrees {
-            self.fail(tx, format_args!("tells who waited {result:?} while {durable:?} is durable"));
+            self.fail(
+                tx,
+                format_args!("tells who waited {result:?} while {durable:?} is durable"),
+            );
         }
     }
 
@@ -292,9 +424,13 @@ impl World {
     }
 
     fn ended(&self, tx: usize) -> bool {
-        let Some(status) = self.store.records.get(&tx).map(|s| s.index.status) else { return true };
+        let Some(status) = self.store.records.get(&tx).map(|s| s.index.status) else {
+            return true;
+        };
         // A saga that is only prepared waits for its submit, without end if nothing limits it (rules.md 2.6).
-        let waits = self.plans[tx].trans_type == TransType::Saga && status == Status::Prepared && self.plans[tx].def.options.timeout_to_fail == 0;
+        let waits = self.plans[tx].trans_type == TransType::Saga
+            && status == Status::Prepared
+            && self.plans[tx].def.options.timeout_to_fail == 0;
         status.is_final() || waits
     }
 
@@ -305,15 +441,22 @@ impl World {
             if !self.ended(tx) {
                 self.fail(tx, format_args!("never ends: it is {status:?}"));
             }
-            let (Some(status), false) = (status, self.ledgers[tx].forced) else { continue };
+            let (Some(status), false) = (status, self.ledgers[tx].forced) else {
+                continue;
+            };
             if !status.is_final() {
                 continue;
             }
             match self.plans[tx].trans_type {
                 TransType::Saga => self.end_saga(tx, status),
                 TransType::Msg => self.end_message(tx, status),
-                TransType::Tcc => self.end_branches(tx, status, Kind::Try, Some(Kind::Confirm), Kind::Cancel),
-                TransType::Workflow => self.end_branches(tx, status, Kind::Action, None, Kind::Rollback),
+                TransType::Tcc => {
+                    self.end_branches(tx, status, Kind::Try, Some(Kind::Confirm), Kind::Cancel)
+                }
+                TransType::Workflow if self.plans[tx].rogue && self.plans[tx].chaos => {}
+                TransType::Workflow => {
+                    self.end_branches(tx, status, Kind::Action, None, Kind::Rollback)
+                }
                 TransType::Xa => self.end_xa(tx, status),
             }
         }
@@ -322,17 +465,30 @@ impl World {
     fn end_saga(&mut self, tx: usize, status: Status) {
         let barrier = self.plans[tx].barrier;
         for k in 0..self.plans[tx].before.len() {
-            let effect = |kind| self.sites[tx].effects.get(&(k, kind)).copied().unwrap_or_default();
+            let effect = |kind| {
+                self.sites[tx]
+                    .effects
+                    .get(&(k, kind))
+                    .copied()
+                    .unwrap_or_default()
+            };
             let (done, undone) = (effect(Kind::Action), effect(Kind::Compensate));
             let called = !self.no_call(tx, k);
             let wrong = match status {
-                Status::Succeed => undone.count > 0 || (called && done.count == 0) || (barrier && done.count > 1),
+                Status::Succeed => {
+                    undone.count > 0 || (called && done.count == 0) || (barrier && done.count > 1)
+                }
                 _ if !self.plans[tx].undoable[k] || !called => false,
                 _ if barrier => done.count != undone.count,
                 _ => done.count > 0 && (undone.count == 0 || undone.last < done.last),
             };
             if wrong {
-                self.fail(tx, format_args!("ends as {status}, and step {k} has the effects {done:?}, undone {undone:?}"));
+                self.fail(
+                    tx,
+                    format_args!(
+                        "ends as {status}, and step {k} has the effects {done:?}, undone {undone:?}"
+                    ),
+                );
             }
         }
     }
@@ -341,25 +497,45 @@ impl World {
         let local = self.sites[tx].local;
         let committed = local == Some(true);
         if self.plans[tx].prepares && committed != (status == Status::Succeed) {
-            self.fail(tx, format_args!("ends as {status}, its local transaction as {local:?}"));
+            self.fail(
+                tx,
+                format_args!("ends as {status}, its local transaction as {local:?}"),
+            );
         }
         for b in 0..self.plans[tx].branches.len() {
             let count = self.sites[tx].count(b, Kind::Action);
-            let right = if status == Status::Succeed { count >= 1 && (count == 1 || !self.plans[tx].barrier) } else { count == 0 };
+            let right = if status == Status::Succeed {
+                count >= 1 && (count == 1 || !self.plans[tx].barrier)
+            } else {
+                count == 0
+            };
             if !right {
-                self.fail(tx, format_args!("ends as {status}, and branch {b} took effect {count} times"));
+                self.fail(
+                    tx,
+                    format_args!("ends as {status}, and branch {b} took effect {count} times"),
+                );
             }
         }
     }
 
-    fn end_branches(&mut self, tx: usize, status: Status, first: Kind, forward: Option<Kind>, backward: Kind) {
+    fn end_branches(
+        &mut self,
+        tx: usize,
+        status: Status,
+        first: Kind,
+        forward: Option<Kind>,
+        backward: Kind,
+    ) {
         for b in 0..self.plans[tx].branches.len() {
             let registered = self.registered(tx).contains(&b);
             let count = |kind| self.sites[tx].count(b, kind);
-            let (done, confirmed, undone) = (count(first), forward.map_or(0, count), count(backward));
+            let (done, confirmed, undone) =
+                (count(first), forward.map_or(0, count), count(backward));
             let right = match status {
                 Status::Succeed if !registered => done == 0 && confirmed == 0,
-                Status::Succeed => done == 1 && undone == 0 && (forward.is_none() || confirmed == 1),
+                Status::Succeed => {
+                    done == 1 && undone == 0 && (forward.is_none() || confirmed == 1)
+                }
                 _ => done == undone && done <= 1 && confirmed == 0,
             };
             if !right {
@@ -376,14 +552,20 @@ impl World {
                 _ => xa == Xa::RolledBack,
             };
             if !right && self.registered(tx).contains(&b) {
-                self.fail(tx, format_args!("ends as {status}, and branch {b} is {xa:?}"));
+                self.fail(
+                    tx,
+                    format_args!("ends as {status}, and branch {b} is {xa:?}"),
+                );
             }
         }
     }
 }
 
 fn succeeded(state: &State, row: usize) -> bool {
-    state.rows.get(&(row as u32)).is_some_and(|r| r.status == BranchStatus::Succeed)
+    state
+        .rows
+        .get(&(row as u32))
+        .is_some_and(|r| r.status == BranchStatus::Succeed)
 }
 
 /// Whether a mode may go from one status to another (dtm-server.md 9). Where nothing is to be called in between, several changes

@@ -5,9 +5,9 @@ use crate::participant::Xa;
 use crate::plan::Kind;
 use crate::workflow::Runner;
 use crate::world::{Event, World, tell};
+use amends::branch::BranchStatus;
 use amends::coordinator::codec::Registration;
 use amends::{Error, ErrorKind, Millis, Op, Outcome, Status, TransType};
-use amends::branch::BranchStatus;
 use bytes::Bytes;
 
 /// A client gives up after so many attempts.
@@ -117,7 +117,15 @@ impl World {
 
     fn add_client(&mut self, tx: usize, role: Role, delay: Millis) {
         let client = self.clients.len();
-        self.clients.push(Client { tx, role, at: 0, op: 0, tries: 0, act: None, dead: false });
+        self.clients.push(Client {
+            tx,
+            role,
+            at: 0,
+            op: 0,
+            tries: 0,
+            act: None,
+            dead: false,
+        });
         self.after(delay, Event::Client { client, op: 0 });
     }
 
@@ -125,14 +133,24 @@ impl World {
         let plan = &self.plans[tx];
         let submit = Act::Ask(Verb::Submit { wait: plan.waits });
         let abort = Act::Ask(Verb::Abort { wait: plan.waits });
-        let mut acts = if plan.prepares { vec![Act::Ask(Verb::Prepare)] } else { Vec::new() };
+        let mut acts = if plan.prepares {
+            vec![Act::Ask(Verb::Prepare)]
+        } else {
+            Vec::new()
+        };
         match plan.trans_type {
             TransType::Msg => acts.push(Act::Local),
             TransType::Tcc => {
                 for (b, id) in plan.branches.iter().enumerate() {
                     let url = |op: &str| format!("http://p{}/{op}", b % 3);
                     let rows = vec![(Op::CANCEL, url("cancel")), (Op::CONFIRM, url("confirm"))];
-                    acts.push(Act::Ask(Verb::Register(registration(id, rows, BranchStatus::Prepared, "", Bytes::from_static(b"{}")))));
+                    acts.push(Act::Ask(Verb::Register(registration(
+                        id,
+                        rows,
+                        BranchStatus::Prepared,
+                        "",
+                        Bytes::from_static(b"{}"),
+                    ))));
                     acts.push(Act::Call(b, Kind::Try));
                 }
             }
@@ -141,14 +159,23 @@ impl World {
                     let url = format!("http://p{}/xa", b % 3);
                     let rows = vec![(Op::ROLLBACK, url.clone()), (Op::COMMIT, url)];
                     acts.push(Act::Call(b, Kind::Action));
-                    acts.push(Act::Ask(Verb::Register(registration(id, rows, BranchStatus::Prepared, "", Bytes::new()))));
+                    acts.push(Act::Ask(Verb::Register(registration(
+                        id,
+                        rows,
+                        BranchStatus::Prepared,
+                        "",
+                        Bytes::new(),
+                    ))));
                     acts.push(Act::Call(b, Kind::Try));
                 }
             }
             TransType::Saga | TransType::Workflow => {}
         }
         acts.push(submit);
-        let undoes = matches!(plan.trans_type, TransType::Tcc | TransType::Xa | TransType::Msg);
+        let undoes = matches!(
+            plan.trans_type,
+            TransType::Tcc | TransType::Xa | TransType::Msg
+        );
         (acts, if undoes { vec![abort] } else { Vec::new() })
     }
 
@@ -157,11 +184,36 @@ impl World {
         let waits = self.rng.permille(500);
         let mut verbs = vec![(4, Verb::Reset), (1, Verb::ForceStop)];
         match ty {
-            TransType::Saga => verbs.extend([(4, Verb::Submit { wait: waits }), (1, Verb::Abort { wait: waits }), (1, Verb::Prepare)]),
+            TransType::Saga => verbs.extend([
+                (4, Verb::Submit { wait: waits }),
+                (1, Verb::Abort { wait: waits }),
+                (1, Verb::Prepare),
+            ]),
             TransType::Msg if self.plans[tx].prepares => verbs.push((2, Verb::Prepare)),
             TransType::Msg => verbs.push((2, Verb::Abort { wait: waits })),
-            TransType::Tcc | TransType::Xa => verbs.extend([(3, Verb::Abort { wait: waits }), (1, Verb::Prepare)]),
-            TransType::Workflow => verbs.extend([(3, Verb::PrepareWorkflow), (1, Verb::Abort { wait: waits })]),
+            TransType::Tcc | TransType::Xa => {
+                verbs.extend([(3, Verb::Abort { wait: waits }), (1, Verb::Prepare)])
+            }
+            TransType::Workflow if self.plans[tx].rogue => {
+                verbs.extend([
+                    (
+                        3,
+                        Verb::End {
+                            status: Status::Succeed,
+                        },
+                    ),
+                    (
+                        3,
+                        Verb::End {
+                            status: Status::Failed,
+                        },
+                    ),
+                    (2, Verb::PrepareWorkflow),
+                ]);
+            }
+            TransType::Workflow => {
+                verbs.extend([(3, Verb::PrepareWorkflow), (1, Verb::Abort { wait: waits })])
+            }
         }
         let mut acts = Vec::new();
         for _ in 0..self.rng.range(1, 4) {
@@ -206,16 +258,32 @@ impl World {
 
     fn attempt(&mut self, client: usize) {
         let Client { tx, op, .. } = self.clients[client];
-        let Some(act) = self.clients[client].act.clone() else { return };
+        let Some(act) = self.clients[client].act.clone() else {
+            return;
+        };
         match act {
             Act::Ask(verb) => {
                 if !self.fault(self.weather.lost) {
                     let delay = self.travel();
-                    self.after(delay, Event::Arrive { client, op, verb: verb.clone() });
+                    self.after(
+                        delay,
+                        Event::Arrive {
+                            client,
+                            op,
+                            verb: verb.clone(),
+                        },
+                    );
                 }
                 if self.fault(self.weather.doubled) {
                     let delay = self.rng.range(0, 10_000);
-                    self.after(delay, Event::Arrive { client, op, verb: verb.clone() });
+                    self.after(
+                        delay,
+                        Event::Arrive {
+                            client,
+                            op,
+                            verb: verb.clone(),
+                        },
+                    );
                 }
                 let patience = if verb.wait().is_some() { 40_000 } else { 5_000 };
                 self.after(patience, Event::Client { client, op });
@@ -225,11 +293,27 @@ impl World {
                 let xa = self.plans[tx].trans_type == TransType::Xa;
                 if xa || !self.fault(self.weather.lost) {
                     let delay = self.travel();
-                    self.after(delay, Event::Direct { client, op, branch, kind });
+                    self.after(
+                        delay,
+                        Event::Direct {
+                            client,
+                            op,
+                            branch,
+                            kind,
+                        },
+                    );
                 }
                 if !xa && self.fault(self.weather.doubled) {
                     let delay = self.rng.range(0, 10_000);
-                    self.after(delay, Event::Direct { client, op, branch, kind });
+                    self.after(
+                        delay,
+                        Event::Direct {
+                            client,
+                            op,
+                            branch,
+                            kind,
+                        },
+                    );
                 }
                 if !xa {
                     self.after(4_000, Event::Client { client, op });
@@ -239,13 +323,31 @@ impl World {
                 // Without a prepare nothing protects the local transaction, and nobody asks about it.
                 let commits = self.plans[tx].commits || !self.plans[tx].prepares;
                 let committed = *self.sites[tx].local.get_or_insert(commits);
-                let answer = if committed { Answer::Ok } else { Answer::Failure };
+                let answer = if committed {
+                    Answer::Ok
+                } else {
+                    Answer::Failure
+                };
                 let delay = self.travel();
                 self.after(delay, Event::Answered { client, op, answer });
             }
-            Act::Pause(delay) => self.after(delay, Event::Answered { client, op, answer: Answer::Ok }),
+            Act::Pause(delay) => self.after(
+                delay,
+                Event::Answered {
+                    client,
+                    op,
+                    answer: Answer::Ok,
+                },
+            ),
             Act::HostBack(host) => {
-                self.after(1, Event::Answered { client, op, answer: Answer::Ok });
+                self.after(
+                    1,
+                    Event::Answered {
+                        client,
+                        op,
+                        answer: Answer::Ok,
+                    },
+                );
                 self.host_back(tx, host);
             }
         }
@@ -292,7 +394,11 @@ impl World {
                     let tx = self.clients[client].tx;
                     self.sites[tx].xa.retain(|_, xa| *xa != Xa::Active);
                     let prepared = self.clients[client].at > 1;
-                    let act = if prepared { on_failure.first().cloned() } else { None };
+                    let act = if prepared {
+                        on_failure.first().cloned()
+                    } else {
+                        None
+                    };
                     self.clients[client].role = Role::Script(Vec::new(), Vec::new());
                     self.clients[client].at = 0;
                     act
@@ -309,7 +415,12 @@ impl World {
 
     /// A client's own call reaches a participant.
     pub(crate) fn direct(&mut self, client: usize, op: u64, branch: usize, kind: Kind) {
-        let Client { tx, dead, op: current, .. } = self.clients[client];
+        let Client {
+            tx,
+            dead,
+            op: current,
+            ..
+        } = self.clients[client];
         let outcome = if self.plans[tx].trans_type == TransType::Xa {
             if dead || op != current {
                 return;
@@ -318,7 +429,10 @@ impl World {
         } else {
             self.branch(tx, branch, kind)
         };
-        tell!(self, "client {client} calls {branch} {kind:?} -> {outcome:?}");
+        tell!(
+            self,
+            "client {client} calls {branch} {kind:?} -> {outcome:?}"
+        );
         let answer = match outcome {
             Outcome::Success => Answer::Ok,
             Outcome::Failure(_) => Answer::Failure,
@@ -360,21 +474,59 @@ impl World {
     }
 
     /// Answers a request that waited for the result.
-    pub(crate) fn answer_wait(&mut self, tx: usize, ask: Ask, abort: bool, result: Result<(), Error>) {
+    pub(crate) fn answer_wait(
+        &mut self,
+        tx: usize,
+        ask: Ask,
+        abort: bool,
+        result: Result<(), Error>,
+    ) {
         self.check_wait(tx, abort, &result);
-        self.tell_client(tx, ask, if result.is_ok() { Answer::Ok } else { Answer::Failure });
+        self.tell_client(
+            tx,
+            ask,
+            if result.is_ok() {
+                Answer::Ok
+            } else {
+                Answer::Failure
+            },
+        );
     }
 
     fn tell_client(&mut self, tx: usize, ask: Ask, answer: Answer) {
-        tell!(self, "answer {} client {} {answer:?}", self.plans[tx].gid, ask.client);
+        tell!(
+            self,
+            "answer {} client {} {answer:?}",
+            self.plans[tx].gid,
+            ask.client
+        );
         if !self.fault(self.weather.lost) {
             let delay = self.travel();
-            self.after(delay, Event::Answered { client: ask.client, op: ask.op, answer });
+            self.after(
+                delay,
+                Event::Answered {
+                    client: ask.client,
+                    op: ask.op,
+                    answer,
+                },
+            );
         }
     }
 }
 
 /// A registration.
-pub(crate) fn registration(branch: &str, rows: Vec<(Op, String)>, status: BranchStatus, run: &str, data: Bytes) -> Registration {
-    Registration { branch_id: branch.to_owned(), rows, status, run: run.to_owned(), data }
+pub(crate) fn registration(
+    branch: &str,
+    rows: Vec<(Op, String)>,
+    status: BranchStatus,
+    run: &str,
+    data: Bytes,
+) -> Registration {
+    Registration {
+        branch_id: branch.to_owned(),
+        rows,
+        status,
+        run: run.to_owned(),
+        data,
+    }
 }

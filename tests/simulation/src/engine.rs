@@ -5,7 +5,9 @@ use crate::client::{Answer, Verb};
 use crate::store::{AppendWrite, Queued, Write, Wrote};
 use crate::world::{Event, World, tell};
 use amends::coordinator::record::Save;
-use amends::coordinator::{Call, Effects, Env, Input, Request, Transaction, Wait, When, admit, event, saga, step};
+use amends::coordinator::{
+    Call, Effects, Env, Input, Request, Transaction, Wait, When, admit, event, saga, step,
+};
 use amends::{ErrorKind, Millis, Status, TransType};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -86,18 +88,41 @@ impl World {
     /// A request arrives.
     pub(crate) fn arrive(&mut self, client: usize, op: u64, verb: Verb) {
         let tx = self.clients[client].tx;
-        let ask = Ask { client, op, wait: verb.wait() };
+        let ask = Ask {
+            client,
+            op,
+            wait: verb.wait(),
+        };
         if self.process.is_none() {
-            return self.after(1, Event::Answered { client, op, answer: Answer::Unknown });
+            return self.after(
+                1,
+                Event::Answered {
+                    client,
+                    op,
+                    answer: Answer::Unknown,
+                },
+            );
         }
-        tell!(self, "request {} client {client}: {verb:?}", self.plans[tx].gid);
+        tell!(
+            self,
+            "request {} client {client}: {verb:?}",
+            self.plans[tx].gid
+        );
         let unknown = !self.store.records.contains_key(&tx) && self.driver(tx).is_none();
         match verb {
             Verb::Register(ref registration) => {
                 let plan = &self.plans[tx];
-                let register = admit::Register { gid: plan.gid.clone(), trans_type: plan.trans_type, registration: registration.clone() };
+                let register = admit::Register {
+                    gid: plan.gid.clone(),
+                    trans_type: plan.trans_type,
+                    registration: registration.clone(),
+                };
                 let base = self.policy.base_interval(&plan.def.options);
-                let due = admit::workflow_due(self.clock(), base, self.policy.call_timeout(&plan.def.options));
+                let due = admit::workflow_due(
+                    self.clock(),
+                    base,
+                    self.policy.call_timeout(&plan.def.options),
+                );
                 let write = Write::Append(AppendWrite {
                     required: (plan.trans_type, Status::Prepared),
                     forbidden: register.forbidden(),
@@ -109,8 +134,18 @@ impl World {
                 self.write(Queued { tx, waiter, write });
             }
             Verb::Prepare | Verb::PrepareWorkflow if unknown => self.create_prepared(tx, ask, verb),
-            Verb::Submit { .. } if unknown && matches!(self.plans[tx].trans_type, TransType::Saga | TransType::Msg) => self.create_submitted(tx, ask, verb),
-            _ if unknown => self.answer(tx, ask, &verb, Err(amends::Error::unknown_gid(self.plans[tx].gid.as_str()))),
+            Verb::Submit { .. }
+                if unknown
+                    && matches!(self.plans[tx].trans_type, TransType::Saga | TransType::Msg) =>
+            {
+                self.create_submitted(tx, ask, verb)
+            }
+            _ if unknown => self.answer(
+                tx,
+                ask,
+                &verb,
+                Err(amends::Error::unknown_gid(self.plans[tx].gid.as_str())),
+            ),
             _ => self.route(tx, ask, verb),
         }
     }
@@ -133,20 +168,37 @@ impl World {
         }
         let (_, save) = t.take_save(false);
         let waiter = self.remember(ask, verb);
-        self.write(Queued { tx, waiter, write: Write::Create(save) });
+        self.write(Queued {
+            tx,
+            waiter,
+            write: Write::Create(save),
+        });
     }
 
     fn create_submitted(&mut self, tx: usize, ask: Ask, verb: Verb) {
         let mut t = Transaction::new(self.plans[tx].def.clone(), Status::Submitted, self.clock());
-        let Ok(fx) = self.one_step(&mut t, Input::Wake) else { return };
+        let Ok(fx) = self.one_step(&mut t, Input::Wake) else {
+            return;
+        };
         let mut d = self.new_driver(t, Phase::Creating);
-        let item = Item { input: submit_input(&self.plans[tx]), ask: Some((ask, verb.clone())) };
+        let item = Item {
+            input: submit_input(&self.plans[tx]),
+            ask: Some((ask, verb.clone())),
+        };
         d.journal.push((1, item));
         let (seq, save) = d.tx.take_save(true);
         d.built = seq;
         d.driven = true;
-        d.held = Some(Held { after: fx.after, calls: fx.calls, answer: Some((ask, verb, Ok(()))) });
-        self.write(Queued { tx, waiter: d.id, write: Write::Create(save) });
+        d.held = Some(Held {
+            after: fx.after,
+            calls: fx.calls,
+            answer: Some((ask, verb, Ok(()))),
+        });
+        self.write(Queued {
+            tx,
+            waiter: d.id,
+            write: Write::Create(save),
+        });
         if let Some(p) = &mut self.process {
             p.drivers.insert(tx, d);
         }
@@ -176,7 +228,11 @@ impl World {
     fn one_step(&mut self, t: &mut Transaction, input: Input) -> Result<Effects, event::Rejected> {
         self.steps += 1;
         let random = self.rng.bits();
-        let env = Env { now: self.clock(), policy: &self.policy, random };
+        let env = Env {
+            now: self.clock(),
+            policy: &self.policy,
+            random,
+        };
         step(t, input, &env)
     }
 
@@ -186,13 +242,28 @@ impl World {
             Verb::Prepare => Input::Request(Request::Prepare),
             Verb::PrepareWorkflow => Input::Request(Request::PrepareWorkflow),
             Verb::Submit { .. } => submit_input(&self.plans[tx]),
-            Verb::Abort { .. } => Input::Request(Request::Abort { reason: "asked".to_owned() }),
-            Verb::End { status } => Input::Request(Request::End { status: *status, reason: "ended".to_owned(), result: "cg==".to_owned() }),
-            Verb::ForceStop => Input::Request(Request::ForceStop { actor: "op".to_owned(), reason: String::new() }),
+            Verb::Abort { .. } => Input::Request(Request::Abort {
+                reason: "asked".to_owned(),
+            }),
+            Verb::End { status } => Input::Request(Request::End {
+                status: *status,
+                reason: "ended".to_owned(),
+                result: "cg==".to_owned(),
+            }),
+            Verb::ForceStop => Input::Request(Request::ForceStop {
+                actor: "op".to_owned(),
+                reason: String::new(),
+            }),
             Verb::Reset => Input::Request(Request::Reset),
             Verb::Register(_) => return,
         };
-        self.hand(tx, Item { input, ask: Some((ask, verb)) });
+        self.hand(
+            tx,
+            Item {
+                input,
+                ask: Some((ask, verb)),
+            },
+        );
     }
 
     fn hand(&mut self, tx: usize, item: Item) {
@@ -207,9 +278,21 @@ impl World {
 
     /// An event of another transaction's: a host is back.
     pub(crate) fn host_back(&mut self, tx: usize, host: String) {
-        if self.process.is_some() && self.store.records.get(&tx).is_some_and(|s| !s.index.status.is_final()) {
+        if self.process.is_some()
+            && self
+                .store
+                .records
+                .get(&tx)
+                .is_some_and(|s| !s.index.status.is_final())
+        {
             self.ledgers[tx].reset();
-            self.hand(tx, Item { input: Input::Request(Request::HostBack(host)), ask: None });
+            self.hand(
+                tx,
+                Item {
+                    input: Input::Request(Request::HostBack(host)),
+                    ask: None,
+                },
+            );
         }
     }
 
@@ -237,11 +320,16 @@ impl World {
     }
 
     fn claim(&mut self, tx: usize) -> bool {
-        let Some((t, driven)) = self.load(tx) else { return false };
+        let Some((t, driven)) = self.load(tx) else {
+            return false;
+        };
         tell!(self, "claim {} exact {}", self.plans[tx].gid, !driven);
         let mut d = self.new_driver(t, Phase::Running);
         d.driven = driven;
-        d.inbox.push_back(Item { input: Input::Wake, ask: None });
+        d.inbox.push_back(Item {
+            input: Input::Wake,
+            ask: None,
+        });
         if let Some(p) = &mut self.process {
             p.drivers.insert(tx, d);
         }
@@ -251,7 +339,9 @@ impl World {
     /// The due queue: takes a record that is due and that nobody holds.
     pub(crate) fn look(&mut self, tx: usize) {
         let clock = self.clock();
-        let due = self.store.records.get(&tx).is_some_and(|s| !s.held && (s.index.driven || s.index.due.is_some_and(|d| d <= clock)));
+        let due = self.store.records.get(&tx).is_some_and(|s| {
+            !s.held && (s.index.driven || s.index.due.is_some_and(|d| d <= clock))
+        });
         if due && self.driver(tx).is_none() && self.claim(tx) {
             self.pump(tx);
         }
@@ -262,23 +352,41 @@ impl World {
         let tx = queued.tx;
         let Some(p) = &mut self.process else { return };
         match queued.write {
-            Write::Create(_) if p.drivers.get(&tx).is_some_and(|d| d.id == queued.waiter) => self.created(tx, &wrote),
+            Write::Create(_) if p.drivers.get(&tx).is_some_and(|d| d.id == queued.waiter) => {
+                self.created(tx, &wrote)
+            }
             Write::Create(_) => {
-                let Some((ask, verb)) = p.asks.remove(&queued.waiter) else { return };
-                if wrote == Wrote::Done { self.answer(tx, ask, &verb, Ok(())) } else { self.route(tx, ask, verb) }
+                let Some((ask, verb)) = p.asks.remove(&queued.waiter) else {
+                    return;
+                };
+                if wrote == Wrote::Done {
+                    self.answer(tx, ask, &verb, Ok(()))
+                } else {
+                    self.route(tx, ask, verb)
+                }
             }
             Write::Append(_) => {
-                let Some((ask, verb)) = p.asks.remove(&queued.waiter) else { return };
+                let Some((ask, verb)) = p.asks.remove(&queued.waiter) else {
+                    return;
+                };
                 let result = match wrote {
                     Wrote::Done | Wrote::Same => Ok(()),
-                    Wrote::WrongStatus(s) => Err(amends::Error::wrong_state(Some(s), "wrong state")),
+                    Wrote::WrongStatus(s) => {
+                        Err(amends::Error::wrong_state(Some(s), "wrong state"))
+                    }
                     Wrote::Unknown => Err(amends::Error::wrong_state(None, "unknown")),
                     _ => Err(amends::Error::new(ErrorKind::Refused, "refused")),
                 };
                 self.answer(tx, ask, &verb, result);
             }
             Write::Save(seq, generation, _) => {
-                let Some(d) = p.drivers.get_mut(&tx).filter(|d| d.id == queued.waiter && d.generation == generation) else { return };
+                let Some(d) = p
+                    .drivers
+                    .get_mut(&tx)
+                    .filter(|d| d.id == queued.waiter && d.generation == generation)
+                else {
+                    return;
+                };
                 if wrote == Wrote::Conflict {
                     return self.conflict(tx);
                 }
@@ -287,15 +395,24 @@ impl World {
                 if d.phase == Phase::LettingGo(seq) {
                     return self.end_driver(tx);
                 }
-                d.inbox.push_back(Item { input: Input::Saved(seq), ask: None });
+                d.inbox.push_back(Item {
+                    input: Input::Saved(seq),
+                    ask: None,
+                });
                 self.pump(tx);
             }
         }
     }
 
     fn created(&mut self, tx: usize, wrote: &Wrote) {
-        let loaded = if *wrote == Wrote::Done { None } else { self.load(tx) };
-        let Some(d) = self.process.as_mut().and_then(|p| p.drivers.get_mut(&tx)) else { return };
+        let loaded = if *wrote == Wrote::Done {
+            None
+        } else {
+            self.load(tx)
+        };
+        let Some(d) = self.process.as_mut().and_then(|p| p.drivers.get_mut(&tx)) else {
+            return;
+        };
         d.phase = Phase::Running;
         if let Some((t, driven)) = loaded {
             (d.tx, d.driven, d.built, d.held) = (t, driven, 0, None);
@@ -305,15 +422,27 @@ impl World {
         } else {
             d.acked = 1;
             d.journal.clear();
-            d.inbox.push_back(Item { input: Input::Saved(1), ask: None });
+            d.inbox.push_back(Item {
+                input: Input::Saved(1),
+                ask: None,
+            });
         }
         self.pump(tx);
     }
 
     /// A save was based on a version that is stored no more: read again, and apply again what no durable save holds.
     fn conflict(&mut self, tx: usize) {
-        let Some(record) = self.store.records.get(&tx).map(|s| s.record(&self.plans[tx].gid)) else { return };
-        let Some(d) = self.process.as_mut().and_then(|p| p.drivers.get_mut(&tx)) else { return };
+        let Some(record) = self
+            .store
+            .records
+            .get(&tx)
+            .map(|s| s.record(&self.plans[tx].gid))
+        else {
+            return;
+        };
+        let Some(d) = self.process.as_mut().and_then(|p| p.drivers.get_mut(&tx)) else {
+            return;
+        };
         for call in d.held.take().map(|h| h.calls).unwrap_or_default() {
             d.tx.withdraw(call.id);
         }
@@ -333,13 +462,18 @@ impl World {
         for (_, item) in std::mem::take(&mut d.journal).into_iter().rev() {
             d.inbox.push_front(item);
         }
-        d.inbox.push_back(Item { input: Input::Wake, ask: None });
+        d.inbox.push_back(Item {
+            input: Input::Wake,
+            ask: None,
+        });
         tell!(self, "conflict {}", self.plans[tx].gid);
         self.pump(tx);
     }
 
     fn end_driver(&mut self, tx: usize) {
-        let Some(d) = self.process.as_mut().and_then(|p| p.drivers.remove(&tx)) else { return };
+        let Some(d) = self.process.as_mut().and_then(|p| p.drivers.remove(&tx)) else {
+            return;
+        };
         tell!(self, "driver of {} ends", self.plans[tx].gid);
         for item in d.inbox {
             if item.ask.is_some() || matches!(item.input, Input::Request(_)) {
@@ -350,7 +484,9 @@ impl World {
 
     /// Does all that a driver can do now.
     pub(crate) fn pump(&mut self, tx: usize) {
-        let Some(mut d) = self.process.as_mut().and_then(|p| p.drivers.remove(&tx)) else { return };
+        let Some(mut d) = self.process.as_mut().and_then(|p| p.drivers.remove(&tx)) else {
+            return;
+        };
         while self.violation.is_none() {
             if let Some(held) = d.held.take() {
                 if held.after > d.acked && !self.overtakes(&held) {
@@ -367,11 +503,18 @@ impl World {
             let item = match d.inbox.pop_front() {
                 Some(item) => item,
                 None if d.tx.due().is_some_and(|at| at <= clock) => {
-                    d.woken = if d.woken.0 == clock { (clock, d.woken.1 + 1) } else { (clock, 1) };
+                    d.woken = if d.woken.0 == clock {
+                        (clock, d.woken.1 + 1)
+                    } else {
+                        (clock, 1)
+                    };
                     if d.woken.1 > 5 {
                         self.fail(tx, "it wakes again and again at one moment");
                     }
-                    Item { input: Input::Wake, ask: None }
+                    Item {
+                        input: Input::Wake,
+                        ask: None,
+                    }
                 }
                 None => break,
             };
@@ -391,7 +534,9 @@ impl World {
         match self.broken {
             Some(Broken::UndoBeforeAborting) => any(&["compensate", "cancel", "rollback"]),
             Some(Broken::ConfirmBeforeSubmitted) => any(&["confirm", "commit"]),
-            Some(Broken::AnswerBeforeSubmit) => matches!(held.answer, Some((_, Verb::Submit { .. }, Ok(())))),
+            Some(Broken::AnswerBeforeSubmit) => {
+                matches!(held.answer, Some((_, Verb::Submit { .. }, Ok(()))))
+            }
             Some(Broken::RefuseBeforeDurable) => matches!(held.answer, Some((_, _, Err(_)))),
             Some(Broken::ActionBeforeDurable) => any(&["action"]) && held.answer.is_none(),
             _ => false,
@@ -402,8 +547,11 @@ impl World {
         for call in held.calls {
             self.send(tx, &d.tx, d.id, call);
         }
-        let Some((ask, verb, result)) = held.answer else { return };
-        d.journal.retain(|(_, item)| item.ask.as_ref().is_none_or(|(a, _)| *a != ask));
+        let Some((ask, verb, result)) = held.answer else {
+            return;
+        };
+        d.journal
+            .retain(|(_, item)| item.ask.as_ref().is_none_or(|(a, _)| *a != ask));
         match (ask.wait, &result) {
             (Some(abort), Ok(())) => {
                 let wait = Wait::new(abort, &d.tx, self.clock(), &self.policy);
@@ -417,7 +565,13 @@ impl World {
         let covered = d.built + 1;
         self.ledger_input(tx, &item.input);
         let done = self.one_step(&mut d.tx, item.input.clone());
-        tell!(self, "step {} {:?} -> {} {done:?}", self.plans[tx].gid, item.input, d.tx.status());
+        tell!(
+            self,
+            "step {} {:?} -> {} {done:?}",
+            self.plans[tx].gid,
+            item.input,
+            d.tx.status()
+        );
         match done {
             Ok(fx) => {
                 if matches!(item.input, Input::Request(_) | Input::Result(..)) {
@@ -433,11 +587,21 @@ impl World {
                 }
                 let answer = item.ask.map(|(ask, verb)| (ask, verb, Ok(())));
                 if !fx.calls.is_empty() || answer.is_some() {
-                    d.held = Some(Held { after: fx.after, calls: fx.calls, answer });
+                    d.held = Some(Held {
+                        after: fx.after,
+                        calls: fx.calls,
+                        answer,
+                    });
                 }
             }
             // What a refusal tells must be durable too.
-            Err(e) => d.held = item.ask.map(|(ask, verb)| Held { after: d.built, calls: Vec::new(), answer: Some((ask, verb, Err(e))) }),
+            Err(e) => {
+                d.held = item.ask.map(|(ask, verb)| Held {
+                    after: d.built,
+                    calls: Vec::new(),
+                    answer: Some((ask, verb, Err(e))),
+                })
+            }
         }
     }
 
@@ -449,7 +613,11 @@ impl World {
         d.built = seq;
         d.driven = driven;
         d.late_at = None;
-        self.write(Queued { tx, waiter: d.id, write: Write::Save(seq, d.generation, save) });
+        self.write(Queued {
+            tx,
+            waiter: d.id,
+            write: Write::Save(seq, d.generation, save),
+        });
     }
 
     /// Writes what is late, answers who waits, lets go where nothing is to be done; says whether the driver has ended.
@@ -488,11 +656,21 @@ impl World {
                 }
             }
         }
-        let times = [d.tx.due(), d.late_at, d.watchers.iter().map(|(w, _)| w.until).min()];
+        let times = [
+            d.tx.due(),
+            d.late_at,
+            d.watchers.iter().map(|(w, _)| w.until).min(),
+        ];
         if let Some(next) = times.into_iter().flatten().filter(|at| *at > clock).min() {
             if d.timer.is_none_or(|t| t <= clock || next < t) {
                 d.timer = Some(next);
-                self.after(next - clock, Event::Timer { life: self.life, tx });
+                self.after(
+                    next - clock,
+                    Event::Timer {
+                        life: self.life,
+                        tx,
+                    },
+                );
             }
         }
         false
@@ -500,16 +678,31 @@ impl World {
 
     fn unclaim(&mut self, tx: usize) {
         let clock = self.clock();
-        let Some(stored) = self.store.records.get_mut(&tx) else { return };
+        let Some(stored) = self.store.records.get_mut(&tx) else {
+            return;
+        };
         stored.held = false;
         if let Some(due) = stored.index.due {
-            self.after(due - clock, Event::Due { life: self.life, tx });
+            self.after(
+                due - clock,
+                Event::Due {
+                    life: self.life,
+                    tx,
+                },
+            );
         }
     }
 
     /// A branch call ended.
     pub(crate) fn result(&mut self, tx: usize, driver: u64, input: Input) {
-        let Some(d) = self.process.as_mut().and_then(|p| p.drivers.get_mut(&tx)).filter(|d| d.id == driver) else { return };
+        let Some(d) = self
+            .process
+            .as_mut()
+            .and_then(|p| p.drivers.get_mut(&tx))
+            .filter(|d| d.id == driver)
+        else {
+            return;
+        };
         d.inbox.push_back(Item { input, ask: None });
         self.pump(tx);
     }
@@ -517,5 +710,9 @@ impl World {
 
 fn submit_input(plan: &crate::plan::Plan) -> Input {
     let options = Box::new(plan.def.options.clone());
-    Input::Request(Request::Submit { trans_type: plan.trans_type, options, custom_data: plan.def.custom_data.clone() })
+    Input::Request(Request::Submit {
+        trans_type: plan.trans_type,
+        options,
+        custom_data: plan.def.custom_data.clone(),
+    })
 }

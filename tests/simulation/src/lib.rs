@@ -35,8 +35,6 @@ pub enum Broken {
     ForgetDue,
     /// The store takes writes that are based on an older version.
     StaleVersion,
-    /// A registration raises the version by one, as a save does: a queued save can be taken for one that knows of it.
-    VersionReused,
     /// After a restart only what is runnable now may have run.
     ForgetSecondLevel,
     /// After a restart no call of the earlier process is reckoned with.
@@ -49,8 +47,14 @@ pub fn run(seed: u64, only: Option<TransType>, broken: Option<Broken>, trace: bo
     match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(report) => report,
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Report { violation: Some(format!("panicked: {}", text.unwrap_or_default())), ..Report::default() }
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Report {
+                violation: Some(format!("panicked: {}", text.unwrap_or_default())),
+                ..Report::default()
+            }
         }
     }
 }
@@ -71,10 +75,20 @@ pub struct Total {
 }
 
 /// Runs seeds from `first` on `threads` threads, and stops at about `most` failures.
-pub fn run_many(first: u64, runs: u64, only: Option<TransType>, broken: Option<Broken>, threads: u64, most: usize) -> Total {
+pub fn run_many(
+    first: u64,
+    runs: u64,
+    only: Option<TransType>,
+    broken: Option<Broken>,
+    threads: u64,
+    most: usize,
+) -> Total {
     let part = |n: u64| {
         let mut total = Total::default();
-        for seed in (first..first + runs).skip(n as usize).step_by(threads as usize) {
+        for seed in (first..first + runs)
+            .skip(n as usize)
+            .step_by(threads as usize)
+        {
             let report = run(seed, only, broken, false);
             total.runs += 1;
             total.events += report.events;

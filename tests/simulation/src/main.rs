@@ -36,7 +36,10 @@ fn main() -> ExitCode {
     let only = args.mode.as_deref().and_then(TransType::parse);
     if let Some(seed) = args.seed {
         let report = run(seed, only, None, args.trace);
-        println!("seed {seed}: {} events, {} steps, {} crashes", report.events, report.steps, report.crashes);
+        println!(
+            "seed {seed}: {} events, {} steps, {} crashes",
+            report.events, report.steps, report.crashes
+        );
         return match report.violation {
             Some(what) => {
                 println!("BROKEN: {what}");
@@ -45,11 +48,34 @@ fn main() -> ExitCode {
             None => ExitCode::SUCCESS,
         };
     }
-    let total = run_many(args.first, args.runs, only, None, args.threads, args.failures);
-    println!("{} runs, {} events, {} steps, {} crashes, {} failures", total.runs, total.events, total.steps, total.crashes, total.failures.len());
-    let mode = args.mode.map(|m| format!(" --mode {m}")).unwrap_or_default();
+    let total = run_many(
+        args.first,
+        args.runs,
+        only,
+        None,
+        args.threads,
+        args.failures,
+    );
+    println!(
+        "{} runs, {} events, {} steps, {} crashes, {} failures",
+        total.runs,
+        total.events,
+        total.steps,
+        total.crashes,
+        total.failures.len()
+    );
+    let mode = args
+        .mode
+        .map(|m| format!(" --mode {m}"))
+        .unwrap_or_default();
     for (seed, what) in &total.failures {
-        println!("seed {seed}: {what}\n  replay: cargo run -p amends-simulation --{mode} --seed {seed} --trace");
+        println!(
+            "seed {seed}: {what}\n  replay: cargo run -p amends-simulation --{mode} --seed {seed} --trace"
+        );
     }
-    if total.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if total.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

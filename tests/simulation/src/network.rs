@@ -28,10 +28,18 @@ impl World {
     pub(crate) fn send(&mut self, tx: usize, t: &Transaction, driver: u64, call: Call) {
         let timeout = self.policy.call_timeout(&t.definition().options);
         let target = match call.purpose {
-            Purpose::Branch => self.plans[tx].branch(&call.branch_id).zip(Kind::of(call.op.as_str())),
+            Purpose::Branch => self.plans[tx]
+                .branch(&call.branch_id)
+                .zip(Kind::of(call.op.as_str())),
             _ => None,
         };
-        tell!(self, "send {} {} {}", self.plans[tx].gid, call.branch_id, call.op);
+        tell!(
+            self,
+            "send {} {} {}",
+            self.plans[tx].gid,
+            call.branch_id,
+            call.op
+        );
         self.check_send(tx, &call, target);
         let n = self.calls.len();
         let host = amends::wire::call::host(&call.url).to_owned();
@@ -62,7 +70,13 @@ impl World {
                 self.deliver_later(n, delay);
             }
         }
-        self.after(timeout, Event::Reply { call: n, outcome: Outcome::Error("timeout".to_owned()) });
+        self.after(
+            timeout,
+            Event::Reply {
+                call: n,
+                outcome: Outcome::Error("timeout".to_owned()),
+            },
+        );
     }
 
     fn deliver_later(&mut self, call: usize, delay: Millis) {
@@ -74,7 +88,11 @@ impl World {
     pub(crate) fn deliver(&mut self, call: usize) {
         self.calls[call].pending -= 1;
         let c = self.calls[call].clone();
-        if self.hosts_down.get(&c.host).is_some_and(|until| *until > self.now) {
+        if self
+            .hosts_down
+            .get(&c.host)
+            .is_some_and(|until| *until > self.now)
+        {
             return self.answer_call(call, Outcome::Error("connection refused".to_owned()));
         }
         if self.fault(self.weather.host_down) {
@@ -86,20 +104,32 @@ impl World {
                 Some((branch, kind)) => self.branch(c.tx, branch, kind),
                 None => Outcome::Error("unknown branch".to_owned()),
             },
-            Purpose::CheckBack if self.fault(self.weather.error) => Outcome::Error("500".to_owned()),
+            Purpose::CheckBack if self.fault(self.weather.error) => {
+                Outcome::Error("500".to_owned())
+            }
             Purpose::CheckBack if self.fault(self.weather.ongoing) => Outcome::Ongoing,
             Purpose::CheckBack => self.sites[c.tx].check_back(),
             Purpose::Callback => {
                 self.start_runner(c.tx);
-                if self.fault(self.weather.error) { Outcome::Error("500".to_owned()) } else { Outcome::Success }
+                if self.fault(self.weather.error) {
+                    Outcome::Error("500".to_owned())
+                } else {
+                    Outcome::Success
+                }
             }
         };
-        tell!(self, "deliver {} {:?} -> {outcome:?}", self.plans[c.tx].gid, c.target);
+        tell!(
+            self,
+            "deliver {} {:?} -> {outcome:?}",
+            self.plans[c.tx].gid,
+            c.target
+        );
         self.answer_call(call, outcome);
     }
 
     fn answer_call(&mut self, call: usize, outcome: Outcome) {
-        if std::mem::replace(&mut self.calls[call].answered, true) || self.fault(self.weather.lost) {
+        if std::mem::replace(&mut self.calls[call].answered, true) || self.fault(self.weather.lost)
+        {
             return;
         }
         let delay = self.travel();
@@ -114,7 +144,8 @@ impl World {
         if self.fault(self.weather.ongoing) {
             return Outcome::Ongoing;
         }
-        let forward = matches!(kind, Kind::Action | Kind::Try) && self.plans[tx].trans_type != TransType::Msg;
+        let forward =
+            matches!(kind, Kind::Action | Kind::Try) && self.plans[tx].trans_type != TransType::Msg;
         let refuse = forward && self.rng.permille(self.plans[tx].refuses[branch]);
         if !forward && self.fault(self.weather.error / 2) {
             return Outcome::Failure("a failure that is not allowed here".to_owned());
@@ -127,7 +158,11 @@ impl World {
             _ => {
                 let first = site.bare(branch, kind, refuse, now);
                 // A call that comes twice before its answer leaves takes effect twice.
-                if !refuse && self.fault(self.weather.doubled) { self.sites[tx].bare(branch, kind, false, now) } else { first }
+                if !refuse && self.fault(self.weather.doubled) {
+                    self.sites[tx].bare(branch, kind, false, now)
+                } else {
+                    first
+                }
             }
         };
         // It did its work and dies before it answers.

@@ -55,7 +55,11 @@ impl Site {
     }
 
     fn effect(&mut self, branch: usize, kind: Kind, now: Millis) {
-        let e = self.effects.entry((branch, kind)).or_insert(Effect { count: 0, first: now, last: now });
+        let e = self.effects.entry((branch, kind)).or_insert(Effect {
+            count: 0,
+            first: now,
+            last: now,
+        });
         e.count += 1;
         e.last = now;
     }
@@ -75,7 +79,13 @@ impl Site {
     }
 
     /// Business code behind a barrier: both rows and the effect are one local transaction.
-    pub(crate) fn guarded(&mut self, branch: usize, kind: Kind, refuse: bool, now: Millis) -> Outcome {
+    pub(crate) fn guarded(
+        &mut self,
+        branch: usize,
+        kind: Kind,
+        refuse: bool,
+        now: Millis,
+    ) -> Outcome {
         let shut_out = match kind.origin() {
             Some(origin) if !self.rows.contains_key(&(branch, origin)) => {
                 self.rows.insert((branch, origin), kind);
@@ -115,6 +125,10 @@ impl Site {
 
     /// The check-back shuts out a local transaction that has not committed yet.
     pub(crate) fn check_back(&mut self) -> Outcome {
-        if *self.local.get_or_insert(false) { Outcome::Success } else { Outcome::Failure("rolled back".to_owned()) }
+        if *self.local.get_or_insert(false) {
+            Outcome::Success
+        } else {
+            Outcome::Failure("rolled back".to_owned())
+        }
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Plan {
     pub(crate) waits: bool,
     /// A second, ill-behaved client.
     pub(crate) chaos: bool,
+    /// Workflow: that client also ends it as it likes, so that what took effect says nothing.
+    pub(crate) rogue: bool,
 }
 
 /// How unkind the world is, in a thousand.
@@ -123,7 +125,11 @@ impl Weather {
             slow: 50 + level * rng.below(60),
             error: level * rng.below(60),
             ongoing: level * rng.below(30),
-            crash: if crashes == 0 { 0 } else { rng.pick(&[(1, 10), (2, 30), (2, 100)]) },
+            crash: if crashes == 0 {
+                0
+            } else {
+                rng.pick(&[(1, 10), (2, 30), (2, 100)])
+            },
             crashes,
             client_dies: rng.pick(&[(3, 0), (2, 40), (1, 150)]),
             slow_commit: rng.pick(&[(2, 0), (2, 100), (1, 400)]),
@@ -150,7 +156,11 @@ impl Plan {
         let ty = only.unwrap_or(drawn);
         // Ids that are prefixes of one another.
         let gid = format!("g{}", "0".repeat(number));
-        let mut req = GlobalRequest { gid: gid.clone(), trans_type: ty.as_str().to_owned(), ..GlobalRequest::default() };
+        let mut req = GlobalRequest {
+            gid: gid.clone(),
+            trans_type: ty.as_str().to_owned(),
+            ..GlobalRequest::default()
+        };
         let count = rng.pick(&[(1, 1usize), (4, 2), (4, 3), (2, 4), (1, 5)]);
         let mut branches: Vec<String> = (0..count).map(amends::branch::step_branch_id).collect();
         let mut before = vec![Vec::new(); count];
@@ -183,7 +193,10 @@ impl Plan {
             Err(e) => unreachable!("a drawn request is legal: {e}"),
         };
         let barrier = !matches!(ty, TransType::Saga | TransType::Msg) || rng.permille(500);
-        let refuses = branches.iter().map(|_| rng.pick(&[(8, 0), (1, 1_000), (2, 300)])).collect();
+        let refuses = branches
+            .iter()
+            .map(|_| rng.pick(&[(8, 0), (1, 1_000), (2, 300)]))
+            .collect();
         let prepares = match ty {
             TransType::Saga => rng.permille(150),
             TransType::Msg => rng.permille(750),
@@ -201,7 +214,8 @@ impl Plan {
             prepares,
             commits: rng.permille(600),
             waits: rng.permille(400),
-            chaos: rng.permille(350),
+            chaos: rng.permille(450),
+            rogue: rng.permille(300),
         }
     }
 
@@ -219,12 +233,22 @@ impl Plan {
     /// that would be if those had succeeded.
     pub(crate) fn frontier(&self, succeeded: &[bool]) -> Vec<bool> {
         let ready = |done: &[bool], k: usize| self.before[k].iter().all(|b| done[*b]);
-        let first: Vec<bool> = (0..succeeded.len()).map(|k| succeeded[k] || ready(succeeded, k)).collect();
-        (0..succeeded.len()).map(|k| first[k] || ready(&first, k)).collect()
+        let first: Vec<bool> = (0..succeeded.len())
+            .map(|k| succeeded[k] || ready(succeeded, k))
+            .collect();
+        (0..succeeded.len())
+            .map(|k| first[k] || ready(&first, k))
+            .collect()
     }
 }
 
-fn saga(rng: &mut Rng, req: &mut GlobalRequest, concurrent: bool, before: &mut [Vec<usize>], undoable: &mut [bool]) {
+fn saga(
+    rng: &mut Rng,
+    req: &mut GlobalRequest,
+    concurrent: bool,
+    before: &mut [Vec<usize>],
+    undoable: &mut [bool],
+) {
     let count = before.len();
     let mut orders = BTreeMap::new();
     for k in 0..count {
@@ -266,7 +290,8 @@ fn message(rng: &mut Rng, req: &mut GlobalRequest, count: usize, topic: bool) ->
             branches.push(id);
             url(k % 3, "m")
         };
-        req.steps.push(BTreeMap::from([("action".to_owned(), target)]));
+        req.steps
+            .push(BTreeMap::from([("action".to_owned(), target)]));
         req.payloads.push(Bytes::from_static(b"{}"));
     }
     req.query_prepared = url(0, "check");

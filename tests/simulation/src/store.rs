@@ -112,8 +112,6 @@ pub(crate) struct Store {
     pub(crate) queue: VecDeque<Queued>,
     /// A broken store takes writes that are based on an older version.
     pub(crate) accepts_stale: bool,
-    /// How far a registration raises the version.
-    pub(crate) append_raises: u64,
 }
 
 impl Store {
@@ -137,7 +135,9 @@ impl Store {
                 Wrote::Done
             }
             Write::Save(_, _, save) => {
-                let Some(stored) = self.records.get_mut(&tx) else { return Wrote::Conflict };
+                let Some(stored) = self.records.get_mut(&tx) else {
+                    return Wrote::Conflict;
+                };
                 if stored.version != save.base && !self.accepts_stale {
                     return Wrote::Conflict;
                 }
@@ -154,8 +154,9 @@ impl Store {
     }
 
     fn append(&mut self, tx: usize, a: &AppendWrite) -> Wrote {
-        let raises = self.append_raises;
-        let Some(stored) = self.records.get_mut(&tx) else { return Wrote::Unknown };
+        let Some(stored) = self.records.get_mut(&tx) else {
+            return Wrote::Unknown;
+        };
         if (stored.index.trans_type, stored.index.status) != a.required {
             return Wrote::WrongStatus(stored.index.status);
         }
@@ -170,7 +171,7 @@ impl Store {
             return Wrote::Refused;
         }
         stored.parts.push(a.part.clone());
-        stored.version += raises;
+        stored.version += APPEND_RAISES;
         if let Some(due) = a.due {
             stored.index.due = Some(due);
         }
@@ -183,5 +184,55 @@ impl Store {
             stored.held = false;
             stored.exact = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amends::Policy;
+    use amends::coordinator::{Transaction, admit};
+    use amends::wire::request::GlobalRequest;
+    use amends::{Op, branch::BranchStatus};
+
+    #[test]
+    fn a_save_behind_a_refused_one_is_refused_too() {
+        let request = GlobalRequest {
+            gid: "g".into(),
+            trans_type: "tcc".into(),
+            ..GlobalRequest::default()
+        };
+        let def =
+            admit::define(&request, &BTreeMap::new(), &Policy::default().limits).expect("legal");
+        let mut t = Transaction::new(def, Status::Prepared, 0);
+        let mut store = Store::default();
+        assert_eq!(
+            store.apply(0, &Write::Create(t.take_save(true).1)),
+            Wrote::Done
+        );
+        let rows = vec![(Op::CONFIRM, "http://p/c".to_owned())];
+        let registration = Registration {
+            branch_id: "01".into(),
+            rows,
+            status: BranchStatus::Prepared,
+            run: String::new(),
+            data: Bytes::new(),
+        };
+        let append = AppendWrite {
+            required: (TransType::Tcc, Status::Prepared),
+            forbidden: None,
+            part: registration.part(0),
+            due: None,
+            registration,
+        };
+        // Both saves were queued before their driver knew of the registration.
+        let (first, second) = (t.take_save(true).1, t.take_save(true).1);
+        assert_eq!(store.apply(0, &Write::Append(append)), Wrote::Done);
+        assert_eq!(store.apply(0, &Write::Save(2, 0, first)), Wrote::Conflict);
+        assert_eq!(
+            store.apply(0, &Write::Save(3, 0, second)),
+            Wrote::Conflict,
+            "its version must not be that of the registration"
+        );
     }
 }

@@ -34,7 +34,14 @@ pub(crate) struct Runner {
 
 impl Runner {
     pub(crate) fn new(run: String) -> Runner {
-        Runner { run, at: At::Preparing, rows: Vec::new(), undo: Vec::new(), failed: false, again: 0 }
+        Runner {
+            run,
+            at: At::Preparing,
+            rows: Vec::new(),
+            undo: Vec::new(),
+            failed: false,
+            again: 0,
+        }
     }
 
     fn row(&self, branch: &str, op: &str) -> Option<&ProgressRow> {
@@ -43,18 +50,33 @@ impl Runner {
 }
 
 fn word(failed: bool) -> BranchStatus {
-    if failed { BranchStatus::Failed } else { BranchStatus::Succeed }
+    if failed {
+        BranchStatus::Failed
+    } else {
+        BranchStatus::Succeed
+    }
 }
 
 impl World {
     /// The answer to prepareWorkflow: what is durable now.
     pub(crate) fn progress(&mut self, tx: usize) -> Answer {
-        let Some(stored) = self.store.records.get(&tx) else { return Answer::Unknown };
+        let Some(stored) = self.store.records.get(&tx) else {
+            return Answer::Unknown;
+        };
         let record = stored.record(&self.plans[tx].gid);
         match Transaction::load(&record, self.clock(), &self.policy) {
             Ok(t) => {
                 let rows = t.rows().iter();
-                let rows = rows.map(|r| (r.branch_id.clone(), r.op.as_str().to_owned(), r.state.status, r.payload.clone())).collect();
+                let rows = rows
+                    .map(|r| {
+                        (
+                            r.branch_id.clone(),
+                            r.op.as_str().to_owned(),
+                            r.state.status,
+                            r.payload.clone(),
+                        )
+                    })
+                    .collect();
                 Answer::Progress(t.status(), rows)
             }
             Err(_) => Answer::Unknown,
@@ -64,7 +86,11 @@ impl World {
     /// A runner goes on with an answer.
     pub(crate) fn run_on(&mut self, client: usize, mut r: Runner, answer: Answer, first: bool) {
         let tx = self.clients[client].tx;
-        let act = if first { Some(Act::Ask(Verb::PrepareWorkflow)) } else { self.runner_next(tx, &mut r, answer) };
+        let act = if first {
+            Some(Act::Ask(Verb::PrepareWorkflow))
+        } else {
+            self.runner_next(tx, &mut r, answer)
+        };
         self.clients[client].role = Role::Runner(r);
         match act {
             Some(act) => self.act(client, act),
@@ -98,7 +124,12 @@ impl World {
             (At::Undoing, Answer::Ok) => {
                 let b = *r.undo.last()?;
                 r.at = At::SavingUndo;
-                Some(save(&self.plans[tx].branches[b], Op::ROLLBACK, false, &r.run))
+                Some(save(
+                    &self.plans[tx].branches[b],
+                    Op::ROLLBACK,
+                    false,
+                    &r.run,
+                ))
             }
             // Refused: another runner saved it.
             (At::SavingUndo, Answer::Ok | Answer::Refused(_)) => {
@@ -116,7 +147,11 @@ impl World {
         if let Some((_, _, status, items)) = decided {
             r.failed = status == BranchStatus::Failed;
             let count = items.first().map_or(0, |n| usize::from(*n));
-            r.undo = if r.failed { (0..count).collect() } else { Vec::new() };
+            r.undo = if r.failed {
+                (0..count).collect()
+            } else {
+                Vec::new()
+            };
             return Some(self.next_undo(tx, r));
         }
         for (b, id) in branches.iter().enumerate().skip(from) {
@@ -140,25 +175,49 @@ impl World {
     /// Registers the decision; its items are the branches whose action was started.
     fn decide(&mut self, r: &mut Runner, failed: bool, started: usize) -> Act {
         r.at = At::Deciding(failed);
-        r.undo = if failed { (0..started).collect() } else { Vec::new() };
+        r.undo = if failed {
+            (0..started).collect()
+        } else {
+            Vec::new()
+        };
         let data = Bytes::from(vec![started as u8]);
         let rows = vec![(Op::DECISION, String::new())];
-        Act::Ask(Verb::Register(registration(ROOT_BRANCH, rows, word(failed), &r.run, data)))
+        Act::Ask(Verb::Register(registration(
+            ROOT_BRANCH,
+            rows,
+            word(failed),
+            &r.run,
+            data,
+        )))
     }
 
     fn next_undo(&mut self, tx: usize, r: &mut Runner) -> Act {
         while let Some(b) = r.undo.last().copied() {
-            if r.row(&self.plans[tx].branches[b], Op::ROLLBACK.as_str()).is_none() {
+            if r.row(&self.plans[tx].branches[b], Op::ROLLBACK.as_str())
+                .is_none()
+            {
                 r.at = At::Undoing;
                 return Act::Call(b, Kind::Rollback);
             }
             r.undo.pop();
         }
         r.at = At::Ending;
-        Act::Ask(Verb::End { status: if r.failed { Status::Failed } else { Status::Succeed } })
+        Act::Ask(Verb::End {
+            status: if r.failed {
+                Status::Failed
+            } else {
+                Status::Succeed
+            },
+        })
     }
 }
 
 fn save(branch: &str, op: Op, failed: bool, run: &str) -> Act {
-    Act::Ask(Verb::Register(registration(branch, vec![(op, String::new())], word(failed), run, Bytes::new())))
+    Act::Ask(Verb::Register(registration(
+        branch,
+        vec![(op, String::new())],
+        word(failed),
+        run,
+        Bytes::new(),
+    )))
 }

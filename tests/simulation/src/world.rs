@@ -1,5 +1,6 @@
 //! One run: a virtual clock, a queue of events, and everything that lives in it. No threads, no real time.
 
+use crate::Broken;
 use crate::check::Ledger;
 use crate::client::{Answer, Client, Verb};
 use crate::engine::Process;
@@ -7,8 +8,7 @@ use crate::network::CallState;
 use crate::participant::Site;
 use crate::plan::{Kind, Plan, Weather};
 use crate::rng::Rng;
-use crate::store::{APPEND_RAISES, Queued, Store, Wrote};
-use crate::Broken;
+use crate::store::{Queued, Store, Wrote};
 use amends::{Millis, Outcome, Policy, TransType};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -19,15 +19,27 @@ pub(crate) enum Event {
     /// A client's request reaches the coordinator's address.
     Arrive { client: usize, op: u64, verb: Verb },
     /// The coordinator's answer reaches the client.
-    Answered { client: usize, op: u64, answer: Answer },
+    Answered {
+        client: usize,
+        op: u64,
+        answer: Answer,
+    },
     /// A client does its next step, or gives up waiting for an answer.
     Client { client: usize, op: u64 },
     /// A client's own call reaches a participant.
-    Direct { client: usize, op: u64, branch: usize, kind: Kind },
+    Direct {
+        client: usize,
+        op: u64,
+        branch: usize,
+        kind: Kind,
+    },
     /// The store applies what is queued.
     Commit,
     /// The store's answers reach the process.
-    Replies { life: u32, replies: Vec<(Queued, Wrote)> },
+    Replies {
+        life: u32,
+        replies: Vec<(Queued, Wrote)>,
+    },
     /// The process looks for a record that is due.
     Due { life: u32, tx: usize },
     /// A driver's timer.
@@ -123,13 +135,20 @@ const EPOCH: Millis = 1_000_000;
 
 impl World {
     /// The world of a seed.
-    pub(crate) fn new(seed: u64, only: Option<TransType>, broken: Option<Broken>, trace: bool) -> World {
+    pub(crate) fn new(
+        seed: u64,
+        only: Option<TransType>,
+        broken: Option<Broken>,
+        trace: bool,
+    ) -> World {
         let mut rng = Rng::new(seed);
         let weather = Weather::draw(&mut rng);
-        let count = rng.pick(&[(4, 1usize), (1, 2)]);
+        let count = rng.pick(&[(2, 1usize), (2, 2), (1, 4)]);
         let plans: Vec<Plan> = (0..count).map(|n| Plan::draw(&mut rng, n, only)).collect();
-        let raises = if broken == Some(Broken::VersionReused) { 1 } else { APPEND_RAISES };
-        let store = Store { accepts_stale: broken == Some(Broken::StaleVersion), append_raises: raises, ..Store::default() };
+        let store = Store {
+            accepts_stale: broken == Some(Broken::StaleVersion),
+            ..Store::default()
+        };
         let mut world = World {
             now: EPOCH,
             skew: 0,
@@ -177,34 +196,50 @@ impl World {
     /// Has something happen after this many ms.
     pub(crate) fn after(&mut self, delay: Millis, event: Event) {
         self.order += 1;
-        let entry = Entry { at: self.now + delay.max(0), order: self.order, event };
+        let entry = Entry {
+            at: self.now + delay.max(0),
+            order: self.order,
+            event,
+        };
         self.queue.push(Reverse(entry));
     }
 
     /// Notes that an invariant is broken; the first one ends the run.
     pub(crate) fn fail(&mut self, tx: usize, what: impl std::fmt::Display) {
         if self.violation.is_none() {
-            self.violation = Some(format!("{} {}: {what}", self.plans[tx].trans_type, self.plans[tx].gid));
+            self.violation = Some(format!(
+                "{} {}: {what}",
+                self.plans[tx].trans_type, self.plans[tx].gid
+            ));
         }
     }
 
     /// How long a message travels, ms.
     pub(crate) fn travel(&mut self) -> Millis {
-        if self.fault(self.weather.slow) { self.rng.range(50, 2_500) } else { self.rng.range(1, 9) }
+        if self.fault(self.weather.slow) {
+            self.rng.range(50, 2_500)
+        } else {
+            self.rng.range(1, 9)
+        }
     }
 
     /// Runs to the end.
     pub(crate) fn run(mut self) -> Report {
         let mut events = 0;
         while self.violation.is_none() {
-            let Some(Reverse(entry)) = self.queue.pop() else { break };
+            let Some(Reverse(entry)) = self.queue.pop() else {
+                break;
+            };
             events += 1;
             self.now = self.now.max(entry.at);
             let over = self.now > self.calm_at + PATIENCE || events > MOST_EVENTS;
             if over || (self.calm() && self.all_ended() && self.quiet()) {
                 break;
             }
-            let harmless = matches!(entry.event, Event::Timer { .. } | Event::Due { .. } | Event::Start);
+            let harmless = matches!(
+                entry.event,
+                Event::Timer { .. } | Event::Due { .. } | Event::Start
+            );
             self.handle(entry.event);
             let chance = self.weather.crash / if harmless { 4 } else { 1 };
             if self.process.is_some() && self.crashes < self.weather.crashes && self.fault(chance) {
@@ -214,7 +249,12 @@ impl World {
         if self.violation.is_none() {
             self.check_end();
         }
-        Report { events, steps: self.steps, crashes: self.crashes, violation: self.violation }
+        Report {
+            events,
+            steps: self.steps,
+            crashes: self.crashes,
+            violation: self.violation,
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -222,7 +262,12 @@ impl World {
             Event::Arrive { client, op, verb } => self.arrive(client, op, verb),
             Event::Answered { client, op, answer } => self.client_answered(client, op, answer),
             Event::Client { client, op } => self.client_timer(client, op),
-            Event::Direct { client, op, branch, kind } => self.direct(client, op, branch, kind),
+            Event::Direct {
+                client,
+                op,
+                branch,
+                kind,
+            } => self.direct(client, op, branch, kind),
             Event::Commit => self.commit(),
             Event::Replies { life, replies } => {
                 if life == self.life {
@@ -249,7 +294,9 @@ impl World {
 
     /// Whether no branch call is on its way.
     fn quiet(&self) -> bool {
-        self.store.queue.is_empty() && self.process.as_ref().is_some_and(|p| p.drivers.is_empty()) && self.calls.iter().all(|c| c.pending == 0)
+        self.store.queue.is_empty()
+            && self.process.as_ref().is_some_and(|p| p.drivers.is_empty())
+            && self.calls.iter().all(|c| c.pending == 0)
     }
 
     /// Queues a write.
@@ -257,7 +304,11 @@ impl World {
         self.store.queue.push_back(queued);
         if !self.committing {
             self.committing = true;
-            let delay = if self.fault(self.weather.slow_commit) { self.rng.range(20, 400) } else { self.rng.range(1, 6) };
+            let delay = if self.fault(self.weather.slow_commit) {
+                self.rng.range(20, 400)
+            } else {
+                self.rng.range(1, 6)
+            };
             self.after(delay, Event::Commit);
         }
     }
@@ -276,13 +327,24 @@ impl World {
 
     fn apply(&mut self, queued: &Queued) -> Wrote {
         let wrote = self.store.apply(queued.tx, &queued.write);
-        tell!(self, "store {}: {} -> {wrote:?}", self.plans[queued.tx].gid, self.show_write(queued));
+        tell!(
+            self,
+            "store {}: {} -> {wrote:?}",
+            self.plans[queued.tx].gid,
+            self.show_write(queued)
+        );
         if wrote == Wrote::Done {
             self.check_stored(queued.tx);
             let stored = &self.store.records[&queued.tx];
             if let (false, Some(due)) = (stored.held, stored.index.due) {
                 let (life, delay) = (self.life, due - self.clock());
-                self.after(delay, Event::Due { life, tx: queued.tx });
+                self.after(
+                    delay,
+                    Event::Due {
+                        life,
+                        tx: queued.tx,
+                    },
+                );
             }
         }
         wrote
@@ -293,7 +355,13 @@ impl World {
         match &queued.write {
             Write::Create(s) => format!("create {}", String::from_utf8_lossy(&s.state)),
             Write::Save(n, _, s) => {
-                format!("save {n} base {} driven {} due {:?} {}", s.base, s.index.driven, s.index.due, String::from_utf8_lossy(&s.state))
+                format!(
+                    "save {n} base {} driven {} due {:?} {}",
+                    s.base,
+                    s.index.driven,
+                    s.index.due,
+                    String::from_utf8_lossy(&s.state)
+                )
             }
             Write::Append(a) => format!("append {:?} {:?}", a.part.keys, a.registration.status),
         }
@@ -328,8 +396,18 @@ impl World {
         self.store.restart();
         for (tx, stored) in self.store.records.clone() {
             if let Some(due) = stored.index.due {
-                let delay = if stored.index.driven { 0 } else { due - self.clock() };
-                self.after(delay, Event::Due { life: self.life, tx });
+                let delay = if stored.index.driven {
+                    0
+                } else {
+                    due - self.clock()
+                };
+                self.after(
+                    delay,
+                    Event::Due {
+                        life: self.life,
+                        tx,
+                    },
+                );
             }
         }
     }
