@@ -25,6 +25,8 @@ const FOREIGN_OK: &str = "lost+found";
 
 const CACHE_BYTES: u64 = 64 << 20;
 const JOURNALS_BYTES: u64 = 256 << 20;
+/// With more than one, fjall's first worker spins for as long as another one compacts.
+const WORKERS: usize = 1;
 
 /// Opens or creates a folder.
 pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
@@ -46,7 +48,7 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
             .map_err(|source| OpenError::io(&data, source))?
             .map_err(|detail| OpenError::damaged(&path, detail))?;
     }
-    let db = open_fjall(&path, &data, 2)?;
+    let db = open_fjall(&path, &data, WORKERS)?;
     let keyspace = |name| {
         db.keyspace(name, buckets::keyspace_options)
             .map_err(|error| OpenError::fjall(&path, &error))
