@@ -4,7 +4,7 @@ mod store_support;
 
 use amends::coordinator::record::Index;
 use amends::{Status, TransType};
-use amends_server::store::embedded::check;
+use amends_server::store::embedded::{EmbeddedStore, check};
 use amends_server::store::{Append, Appended, Saved, Store};
 use fjall::Database;
 use std::fs;
@@ -128,6 +128,62 @@ async fn a_folder_of_format_1_is_read_as_it_was_written() {
             .expect("save"),
         Saved::Done
     );
+}
+
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder)
+        .expect("read")
+        .map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn whatever_is_damaged_the_answer_is_a_sentence() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
+    copy(&golden(), folder.path());
+    drop(open(folder.path(), &clock));
+    let (mut refused, mut opened) = (0, 0);
+    for path in files(&folder.path().join("fjall")) {
+        let name = path.strip_prefix(folder.path()).expect("below").to_owned();
+        let length = fs::metadata(&path).expect("metadata").len() as usize;
+        for at in [0, length / 2, length].map(|at| at.min(length.saturating_sub(1))) {
+            let (clock, damaged) = (clock.clone(), tempfile::tempdir().expect("a folder"));
+            copy(folder.path(), damaged.path());
+            let mut bytes = fs::read(&path).expect("read");
+            let Some(byte) = bytes.get_mut(at) else {
+                continue;
+            };
+            *byte ^= 0x04;
+            fs::write(damaged.path().join(&name), bytes).expect("write");
+            let checked = check(damaged.path());
+            match EmbeddedStore::open(options(damaged.path(), &clock)) {
+                Ok(_) => opened += 1,
+                Err(error) => {
+                    refused += 1;
+                    let sentence = error.to_string();
+                    assert!(
+                        !sentence.contains('\n') && sentence.contains("damaged"),
+                        "{name:?} at {at}: {sentence}"
+                    );
+                    let seen = checked.map_or(true, |report| !report.is_clean());
+                    assert!(
+                        seen,
+                        "{name:?} at {at}: check finds nothing, but it does not open: {sentence}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(refused > 10, "{refused} refused, {opened} opened");
 }
 
 #[tokio::test]

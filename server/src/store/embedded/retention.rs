@@ -18,7 +18,9 @@ const TOGETHER: usize = 64;
 pub(super) fn purge(shared: &Arc<Shared>, before: Millis) -> Result<u64> {
     let _purging = locked(&shared.purging);
     let now = shared.now();
-    shared.buckets.ensure(now).map_err(unchanged)?;
+    if shared.check_room().is_ok() {
+        shared.buckets.ensure(now).map_err(unchanged)?;
+    }
     let buckets = shared.bucket_list();
     let Some(to) = for_new(&buckets, now) else {
         return Ok(0);
