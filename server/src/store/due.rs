@@ -8,8 +8,8 @@ use amends::{Gid, Millis, Status, TransType};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// A record whose stored index names a driver that is gone is due before every other one.
-const AT_ONCE: Millis = 0;
+/// A record whose stored index names a driver that is gone is due before every other one: before the first moment of any clock.
+const AT_ONCE: Millis = -1;
 
 struct Entry<P> {
     /// The due time in the store.
@@ -229,7 +229,7 @@ impl<P: Copy> DueIndex<P> {
 
     /// Up to `limit` records due later than `after`, held ones included, and whether there are more.
     pub(crate) fn due_later(&self, after: Millis, limit: usize) -> (Vec<Gid>, bool) {
-        let queued = queued_after(&self.queue, after);
+        let queued = queued_after(&self.queue, after).map(|(_, gid)| gid);
         let held = self.held.iter().filter(|gid| {
             self.entries
                 .get(*gid)
@@ -278,18 +278,22 @@ impl<P: Copy> DueIndex<P> {
         Stats {
             unfinished,
             oldest_created: self.created.keys().next().copied(),
-            earliest_due: self.next_due(),
+            // Those whose driver is gone are due without a time that could be late.
+            earliest_due: queued_after(&self.queue, AT_ONCE)
+                .next()
+                .map(|(due, _)| *due),
             ..Stats::default()
         }
     }
 }
 
 /// What stands in the queue after `after`.
-fn queued_after(queue: &BTreeSet<(Millis, Gid)>, after: Millis) -> impl Iterator<Item = &Gid> {
+fn queued_after(
+    queue: &BTreeSet<(Millis, Gid)>,
+    after: Millis,
+) -> impl Iterator<Item = &(Millis, Gid)> {
     let from = after.checked_add(1).map(|from| (from, Gid::stored("")));
-    from.into_iter()
-        .flat_map(|from| queue.range(from..))
-        .map(|(_, gid)| gid)
+    from.into_iter().flat_map(|from| queue.range(from..))
 }
 
 fn decrement(counts: &mut BTreeMap<Millis, u32>, key: Millis) {

@@ -149,7 +149,7 @@ pub trait Store: Send + Sync + 'static {
     /// The record with all its parts.
     fn load(&self, gid: &Gid) -> BoxFuture<'_, Result<Option<Record>>>;
     /// Writes state and new parts, if the stored version is `save.base`. Saves of one gid may be queued without waiting for each
-    /// other; they are applied in the order of the calls.
+    /// other; they are applied in the order of the calls, and what was called before the future of a conflict resolved is a conflict too.
     fn save(&self, gid: Gid, save: Save) -> BoxFuture<'_, Result<Saved>>;
     /// registerBranch.
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended>>;

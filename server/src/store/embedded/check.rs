@@ -84,11 +84,9 @@ pub fn check(path: &Path) -> Result<Report, OpenError> {
         .map_err(|source| OpenError::io(&data, source))?
         .map_err(|detail| OpenError::damaged(path, detail))?;
     let db = open::open_fjall(path, &copy, 0)?;
-    let buckets = Buckets::open(db.clone(), 0)
-        .map_err(|error| OpenError::fjall(path, &error))?
+    let buckets = open::guarded(path, || Buckets::open(db.clone(), 0))?
         .map_err(|detail| OpenError::damaged(path, detail))?;
-    check_values(&db, &buckets.list(), &mut report)
-        .map_err(|error| OpenError::fjall(path, &error))?;
+    open::guarded(path, || check_values(&db, &buckets.list(), &mut report))?;
     Ok(report)
 }
 
@@ -207,7 +205,7 @@ fn check_values(db: &Database, buckets: &[Bucket], report: &mut Report) -> fjall
                 }
                 check_parts(buckets, gid, head, report)
             })?;
-            check_bucket(bucket, &live, report)?;
+            check_bucket(bucket, buckets, &live, report)?;
         }
     }
     if db.keyspace_exists("kv") {
@@ -315,7 +313,12 @@ fn check_row(
 }
 
 /// Parts and rows belong to a record, and to no part past those it counts.
-fn check_bucket(bucket: &Bucket, live: &Keyspace, report: &mut Report) -> fjall::Result<()> {
+fn check_bucket(
+    bucket: &Bucket,
+    buckets: &[Bucket],
+    live: &Keyspace,
+    report: &mut Report,
+) -> fjall::Result<()> {
     for prefix in [codec::PARTS, codec::ROWS] {
         let mut last: Option<(Gid, u32)> = None;
         for item in bucket.keyspace.prefix([prefix]) {
@@ -328,7 +331,7 @@ fn check_bucket(bucket: &Bucket, live: &Keyspace, report: &mut Report) -> fjall:
                 continue;
             };
             if last.as_ref().is_none_or(|(last, _)| *last != gid) {
-                let parts = counted(bucket, live, &gid)?;
+                let parts = counted(buckets, live, &gid)?;
                 if parts.is_none() {
                     report.problem(format!(
                         "bucket {} has parts of {gid}, which is not there",
@@ -357,12 +360,15 @@ fn check_bucket(bucket: &Bucket, live: &Keyspace, report: &mut Report) -> fjall:
     Ok(())
 }
 
-/// How many parts the state of a gid counts.
-fn counted(bucket: &Bucket, live: &Keyspace, gid: &Gid) -> fjall::Result<Option<u32>> {
+/// How many parts the state of a gid counts. Any bucket may hold it: retention that was interrupted leaves parts behind that it has
+/// copied forward.
+fn counted(buckets: &[Bucket], live: &Keyspace, gid: &Gid) -> fjall::Result<Option<u32>> {
     let key = codec::state_key(gid);
-    let value = match live.get(&key)? {
-        Some(value) => Some(value),
-        None => bucket.keyspace.get(&key)?,
-    };
-    Ok(value.and_then(|value| codec::decode_state(&value).ok().map(|(head, _)| head.parts)))
+    let places = std::iter::once(live).chain(buckets.iter().map(|bucket| &bucket.keyspace));
+    for keyspace in places {
+        if let Some(value) = keyspace.get(&key)? {
+            return Ok(codec::decode_state(&value).ok().map(|(head, _)| head.parts));
+        }
+    }
+    Ok(None)
 }

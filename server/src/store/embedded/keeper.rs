@@ -12,6 +12,10 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) fn run(shared: &Shared, stop: &Receiver<()>) {
     while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
         look_for_room(shared);
+        if shared.full.load(Ordering::Relaxed) {
+            // Nothing is written, so no bucket is needed, and creating one could fail.
+            continue;
+        }
         if let Err(error) = shared.buckets.ensure(shared.now()) {
             shared.fail(format!("a bucket could not be created: {error}"));
             return;
@@ -21,13 +25,7 @@ pub(super) fn run(shared: &Shared, stop: &Receiver<()>) {
 
 /// Notes whether the disk has room for writes.
 pub(super) fn look_for_room(shared: &Shared) {
-    let full = match free_bytes(&shared.path) {
-        Ok(free) => free < shared.reserve,
-        Err(error) => {
-            tracing::warn!(%error, "cannot tell how much space is free; writes go on");
-            false
-        }
-    };
+    let full = is_full(&shared.path, shared.reserve);
     if shared.full.swap(full, Ordering::Relaxed) != full {
         let reserve_mib = shared.reserve >> 20;
         if full {
@@ -37,6 +35,17 @@ pub(super) fn look_for_room(shared: &Shared) {
             );
         } else {
             tracing::info!(reserve_mib, "there is room again: writes are taken");
+        }
+    }
+}
+
+/// Whether less than `reserve` bytes are free where `path` is.
+pub(super) fn is_full(path: &Path, reserve: u64) -> bool {
+    match free_bytes(path) {
+        Ok(free) => free < reserve,
+        Err(error) => {
+            tracing::warn!(%error, "cannot tell how much space is free; writes go on");
+            false
         }
     }
 }

@@ -111,7 +111,14 @@ impl OpenError {
     }
 
     fn fjall(path: &Path, error: &fjall::Error) -> OpenError {
-        OpenError::damaged(path, error.to_string())
+        let detail = match error {
+            fjall::Error::Io(error) => error.to_string(),
+            fjall::Error::Storage(error) => format!("its tables: {error:?}"),
+            fjall::Error::JournalRecovery(error) => format!("its log: {error:?}"),
+            fjall::Error::Locked => "something else has it open".to_owned(),
+            other => format!("{other:?}"),
+        };
+        OpenError::damaged(path, detail)
     }
 }
 
@@ -169,10 +176,7 @@ impl EmbeddedStore {
 
     /// A failed read means a broken disk or damaged data: nothing can be trusted after it.
     fn noted<T>(shared: &Shared, result: Result<T>) -> Result<T> {
-        result.map_err(|error| match error {
-            StoreError::Fatal(what) => shared.fail(what),
-            other => other,
-        })
+        result.map_err(|error| shared.note(error))
     }
 
     /// Runs what reads many records on a thread that may block.
@@ -349,7 +353,10 @@ impl Store for EmbeddedStore {
 
     fn ping(&self) -> BoxFuture<'_, Result<()>> {
         const FRESH: Millis = 1_000;
-        let room = self.shared.check_room();
+        let room = self
+            .shared
+            .check_alive()
+            .and_then(|()| self.shared.check_room());
         let age = self
             .now()
             .saturating_sub(self.shared.synced_at.load(Ordering::Relaxed));

@@ -6,6 +6,7 @@ use super::super::due::{DueIndex, Holding};
 use super::buckets::{self, Buckets, by_id};
 use super::codec;
 use super::journal;
+use super::keeper;
 use super::shared::{Place, Shared};
 use super::{EmbeddedOptions, OpenError};
 use fjall::Database;
@@ -25,6 +26,8 @@ const FOREIGN_OK: &str = "lost+found";
 
 const CACHE_BYTES: u64 = 64 << 20;
 const JOURNALS_BYTES: u64 = 256 << 20;
+/// With more than one, fjall's first worker spins for as long as another one compacts.
+const WORKERS: usize = 1;
 
 /// Opens or creates a folder.
 pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
@@ -46,7 +49,7 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
             .map_err(|source| OpenError::io(&data, source))?
             .map_err(|detail| OpenError::damaged(&path, detail))?;
     }
-    let db = open_fjall(&path, &data, 2)?;
+    let db = open_fjall(&path, &data, WORKERS)?;
     let keyspace = |name| {
         db.keyspace(name, buckets::keyspace_options)
             .map_err(|error| OpenError::fjall(&path, &error))
@@ -55,9 +58,11 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
     let buckets = Buckets::open(db.clone(), data_expire_ms)
         .map_err(|error| OpenError::fjall(&path, &error))?;
     let buckets = buckets.map_err(|detail| OpenError::damaged(&path, detail))?;
-    buckets
-        .ensure(clock())
-        .map_err(|error| OpenError::fjall(&path, &error))?;
+    if buckets.list().is_empty() || !keeper::is_full(&path, reserve_bytes) {
+        buckets
+            .ensure(clock())
+            .map_err(|error| OpenError::fjall(&path, &error))?;
+    }
     let index = rebuild(&path, &keyspaces[0], &buckets)?;
     Ok(Shared::new(
         path,
@@ -169,14 +174,22 @@ fn finish_creation(data: &Path) -> std::io::Result<()> {
     }
 }
 
-/// fjall panics on some damage; to whoever starts the server that is the same as an error.
+/// Opens what is in a folder.
 pub(super) fn open_fjall(path: &Path, data: &Path, workers: usize) -> Result<Database, OpenError> {
     let builder = Database::builder(data)
         .cache_size(CACHE_BYTES)
         .max_journaling_size(JOURNALS_BYTES)
         .worker_threads_unchecked(workers);
-    match catch_unwind(AssertUnwindSafe(|| builder.open())) {
-        Ok(opened) => opened.map_err(|error| OpenError::fjall(path, &error)),
+    guarded(path, || builder.open())
+}
+
+/// Runs what reads a folder's files. fjall panics on some damage; to whoever starts the server that is the same as an error.
+pub(super) fn guarded<T>(
+    path: &Path,
+    read: impl FnOnce() -> fjall::Result<T>,
+) -> Result<T, OpenError> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|error| OpenError::fjall(path, &error)),
         Err(panic) => Err(OpenError::damaged(path, panic_text(&*panic))),
     }
 }

@@ -1,6 +1,6 @@
 //! Retention (rules.md 7.2): an expired bucket is dropped whole; what must outlive it is copied forward first.
 
-use super::super::{Result, locked};
+use super::super::{Result, StoreError, locked};
 use super::buckets::{Bucket, for_new};
 use super::codec;
 use super::queue::Command;
@@ -18,7 +18,9 @@ const TOGETHER: usize = 64;
 pub(super) fn purge(shared: &Arc<Shared>, before: Millis) -> Result<u64> {
     let _purging = locked(&shared.purging);
     let now = shared.now();
-    shared.buckets.ensure(now).map_err(read::failed)?;
+    if shared.check_room().is_ok() {
+        shared.buckets.ensure(now).map_err(unchanged)?;
+    }
     let buckets = shared.bucket_list();
     let Some(to) = for_new(&buckets, now) else {
         return Ok(0);
@@ -53,8 +55,12 @@ pub(super) fn purge(shared: &Arc<Shared>, before: Millis) -> Result<u64> {
         });
         tokio::runtime::Handle::current().block_on(carried)?;
     }
-    shared.buckets.remove(bucket.id).map_err(read::failed)?;
+    shared.buckets.remove(bucket.id).map_err(unchanged)?;
     Ok(gone)
+}
+
+fn unchanged(error: fjall::Error) -> StoreError {
+    StoreError::Fatal(format!("a bucket could not be created or dropped: {error}"))
 }
 
 fn for_each_ended(bucket: &Bucket, mut each: impl FnMut(Gid, Option<Millis>)) -> Result<()> {

@@ -94,6 +94,14 @@ impl Shared {
         }
     }
 
+    /// [`Shared::fail`] for an error that says so itself; others pass.
+    pub(super) fn note(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Fatal(what) => self.fail(what),
+            other => other,
+        }
+    }
+
     /// The store failed for good: everybody who waits learns it, and nothing more is written (rules.md 7.1).
     pub(super) fn fail(&self, what: impl std::fmt::Display) -> StoreError {
         let error = StoreError::Fatal(format!("{what} (data folder {})", self.path.display()));
@@ -123,6 +131,11 @@ impl Shared {
             .ok()
             .and_then(|error| error.clone());
         failed.unwrap_or_else(|| self.lost())
+    }
+
+    /// Whether the store has not failed.
+    pub(super) fn check_alive(&self) -> Result<()> {
+        self.fatal.borrow().clone().map_or(Ok(()), Err)
     }
 
     /// Refuses writes while the disk is full.

@@ -41,7 +41,7 @@ fn write_groups(shared: &Arc<Shared>) {
             for queued in first.into_iter().chain(rest) {
                 if let Err(error) = group.add(queued) {
                     // The group's answers are dropped with it, and those of what waits with the queue.
-                    shared.fail(error);
+                    shared.note(error);
                     return;
                 }
             }
