@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod completions;
 mod config;
+mod demo;
 mod output;
 mod serve;
 mod settings;
@@ -55,6 +56,7 @@ completes everywhere or makes amends, whatever crashes in between. It speaks DTM
 
 const EXAMPLES: &str = "\
 Examples:
+  amends demo                          watch transfers between two banks, on temporary data
   amends serve                         start a server on 127.0.0.1:36789, data in ./amends-data
   amends serve -c amends.toml          the same with a configuration file
   amends -c conf.yml                   the same with DTM's file, as dtm takes it
@@ -100,6 +102,8 @@ struct DtmForm {
 enum Command {
     /// Start a server
     Serve(serve::Serve),
+    /// Watch transfers between two banks: some complete, one makes amends
+    Demo(demo::Demo),
     /// Show every setting, its value and where it came from
     Config(config::ShowConfig),
     /// Look at transactions of a running server, retry or stop one
@@ -136,6 +140,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Some(Command::Serve(args)) => args.run(),
+        Some(Command::Demo(args)) => args.run(),
         Some(Command::Config(args)) => args.run(),
         Some(Command::Tx(args)) => args.run(),
         Some(Command::Topic(args)) => args.run(),

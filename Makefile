@@ -1,0 +1,41 @@
+# The commands of the house. `make` alone lists them.
+
+RUNS ?= 1000000
+ARGS ?=
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+# What core must never depend on, for it does no I/O (ARCHITECTURE.md); and what would be a second TLS stack.
+IO_CRATES = tokio|reqwest|sqlx|rand|hyper
+TLS_CRATES = aws-lc-rs|aws-lc-sys|openssl|openssl-sys|native-tls|webpki-roots
+
+.PHONY: help demo test check bench soak clean
+
+help: ## list what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+demo: ## watch transfers between two banks; ARGS=--keep stays up to try it with curl
+	cargo build --profile demo -p amends-server
+	$(TARGET)/demo/amends demo $(ARGS)
+
+test: ## everything that must be green
+	tests/run-all.sh
+
+check: ## formatting, lints, and rules about dependencies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@tree=$$(cargo tree --locked -p amends -e normal --no-default-features --prefix none) || exit 1; \
+	if echo "$$tree" | grep -E '^($(IO_CRATES)) '; then echo 'core does no I/O, so it must not depend on these'; exit 1; fi
+	@if grep -E '^name = "($(TLS_CRATES))"' Cargo.lock; then \
+	echo 'rustls on ring is the only TLS stack; who wants these: cargo tree -i NAME'; exit 1; fi
+	@for script in .ci/run tests/*.sh; do bash -n "$$script" || exit 1; done
+	@echo 'check: ok'
+
+bench: ## measure against the floor of this machine; ARGS are those of amends-bench run
+	cargo build --profile demo -p amends-server -p amends-bench
+	$(TARGET)/demo/amends-bench run $(ARGS)
+
+soak: ## simulate RUNS faulty runs (1,000,000 by default); ARGS="--first N" begins at another seed
+	cargo run --profile demo -p amends-simulation -- --runs $(RUNS) $(ARGS)
+
+clean: ## remove what was built
+	cargo clean

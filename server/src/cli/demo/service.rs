@@ -1,0 +1,188 @@
+//! A bank as an HTTP service that can go down and come back.
+
+use super::bank::{Answer, Bank, Branch, Order};
+use super::timeline::{Entry, Timeline, Tone};
+use crate::api::listen::{json, read_body, serve};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use serde_json::json;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const BODY_LIMIT: usize = 64 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 128;
+
+/// A bank on a port of its own.
+pub(super) struct BankService {
+    address: SocketAddr,
+    shared: Shared,
+    running: Option<Running>,
+    /// While it is down: bound, so that nobody else takes the port, but not listening, so that connections are refused.
+    reserved: Option<TcpSocket>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    name: &'static str,
+    bank: Arc<Mutex<Bank>>,
+    timeline: Timeline,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl BankService {
+    /// Starts it on a free port of the loopback address.
+    pub(super) async fn start(
+        name: &'static str,
+        bank: Bank,
+        timeline: Timeline,
+    ) -> io::Result<BankService> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let bank = Arc::new(Mutex::new(bank));
+        let shared = Shared {
+            name,
+            bank,
+            timeline,
+        };
+        Ok(BankService {
+            address: listener.local_addr()?,
+            running: Some(run(listener, shared.clone())),
+            shared,
+            reserved: None,
+        })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.shared.name
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Work that this bank does by itself, as the sender of a message.
+    pub(super) fn locally(&self, branch: Branch<'_>, order: &Order) -> Answer {
+        let answer = self.shared.bank().withdraw(branch, order);
+        let (_, note, tone) = parts(&answer);
+        self.shared.timeline.add(&Entry {
+            from: self.name(),
+            to: self.name(),
+            call: "local commit",
+            branch: &format!("{} {}", branch.branch_id, branch.op),
+            answer: note,
+            tone,
+        });
+        answer
+    }
+
+    /// Ends its connections and refuses new ones. It forgets nothing: a real bank has its books on disk.
+    pub(super) async fn go_down(&mut self) -> io::Result<()> {
+        if let Some(Running { stop, serving }) = self.running.take() {
+            // One that ended by itself needs not be told.
+            let _ = stop.send(());
+            let _ = serving.await;
+        }
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(self.address)?;
+        self.reserved = Some(socket);
+        Ok(())
+    }
+
+    /// Listens again, on the same port.
+    pub(super) fn come_back(&mut self) -> io::Result<()> {
+        if let Some(socket) = self.reserved.take() {
+            self.running = Some(run(socket.listen(BACKLOG)?, self.shared.clone()));
+        }
+        Ok(())
+    }
+}
+
+fn run(listener: TcpListener, shared: Shared) -> Running {
+    let (stop, stopped) = oneshot::channel();
+    let until_stopped = async move {
+        let _ = stopped.await;
+    };
+    let handler = move |request| answer(shared.clone(), request);
+    let serving = tokio::spawn(serve(listener, until_stopped, Duration::ZERO, handler));
+    Running { stop, serving }
+}
+
+impl Shared {
+    fn bank(&self) -> MutexGuard<'_, Bank> {
+        self.bank.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn answer(shared: Shared, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let message = |status, text: &str| json(status, json!({ "message": text }).to_string());
+    if head.uri.path() == "/accounts" {
+        let accounts = json!(shared.bank().accounts());
+        return json(StatusCode::OK, accounts.to_string());
+    }
+    let branch = branch_of(head.uri.query().unwrap_or_default());
+    let body = match read_body(body, BODY_LIMIT).await {
+        Ok(body) => body,
+        Err(error) => return message(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let order = serde_json::from_slice::<Order>(&body);
+    let answer = match (head.uri.path(), order) {
+        ("/withdraw", Ok(order)) => shared.bank().withdraw(branch, &order),
+        ("/deposit", Ok(order)) => shared.bank().deposit(branch, &order),
+        ("/sent", _) => shared.bank().was_sent(branch),
+        ("/withdraw" | "/deposit", Err(error)) => {
+            return message(StatusCode::BAD_REQUEST, &error.to_string());
+        }
+        _ => return message(StatusCode::NOT_FOUND, "no such service"),
+    };
+    let (status, note, tone) = parts(&answer);
+    let agent = head.headers.get(header::USER_AGENT);
+    let by_coordinator = agent.is_some_and(|agent| agent.as_bytes().starts_with(b"amends/"));
+    shared.timeline.add(&Entry {
+        from: if by_coordinator { "coordinator" } else { "app" },
+        to: shared.name,
+        call: &format!("{} {}", head.method, head.uri.path()),
+        branch: &format!("{} {}", branch.branch_id, branch.op),
+        answer: &format!("{} {note}", status.as_u16()),
+        tone,
+    });
+    message(status, note)
+}
+
+/// The branch that a query names. Ids are compared as they are escaped, which is the same in every call.
+pub(super) fn branch_of(query: &str) -> Branch<'_> {
+    let value = |name: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let mut found = pairs.filter(|(key, _)| *key == name);
+        found.next().map_or("", |(_, value)| value)
+    };
+    Branch {
+        gid: value("gid"),
+        branch_id: value("branch_id"),
+        op: value("op"),
+    }
+}
+
+fn parts(answer: &Answer) -> (StatusCode, &str, Tone) {
+    match answer {
+        Answer::Done(note) => (StatusCode::OK, note, Tone::Good),
+        Answer::Refused(note) => (StatusCode::CONFLICT, note, Tone::Bad),
+        Answer::NotYet(note) => (StatusCode::TOO_EARLY, note, Tone::Wait),
+    }
+}
