@@ -183,10 +183,12 @@ impl Transaction {
         let mut tx = decode(record, policy)?;
         for (row, old) in tx.rows.iter_mut().zip(&self.rows) {
             row.live.calling = old.live.calling;
+            row.live.again = old.live.again;
             row.live.unsure = old.live.unsure;
             row.state.started |= old.state.started;
         }
         tx.live.root_calling = self.live.root_calling;
+        tx.live.root_again = self.live.root_again;
         for id in unsaved {
             match id {
                 CallId::Root => tx.live.root_calling = true,

@@ -118,6 +118,22 @@ pub(super) fn call_root(tx: &mut Transaction, fx: &mut Effects, purpose: Purpose
 }
 
 fn record(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &mut Effects) {
+    note(tx, id, outcome, env, fx);
+    // Who reset it while the call was on its way wanted a call from then on, not the answer of one before.
+    match id {
+        CallId::Root if std::mem::take(&mut tx.live.root_again) => tx.state.root.due = 0,
+        CallId::Row(i) => {
+            if let Some(row) = tx.rows.get_mut(i)
+                && std::mem::take(&mut row.live.again)
+            {
+                row.state.due = 0;
+            }
+        }
+        CallId::Root => {}
+    }
+}
+
+fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &mut Effects) {
     let base = env.policy.base_interval(&tx.def.options);
     let ended = tx.state.status.is_final();
     match id {
@@ -317,8 +333,12 @@ fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) 
             if !status.is_final() {
                 tx.live.paused_until = 0;
                 tx.state.root.due = 0;
+                tx.live.root_again = tx.live.root_calling;
                 tx.live.callback_due = tx.live.callback_due.min(env.now);
-                tx.rows.iter_mut().filter(|r| r.state.status == BranchStatus::Prepared).for_each(|r| r.state.due = 0);
+                for row in tx.rows.iter_mut().filter(|r| r.state.status == BranchStatus::Prepared) {
+                    row.state.due = 0;
+                    row.live.again = row.live.calling;
+                }
                 change(tx, env, fx, When::Now);
                 fx.after = tx.next_seq();
             }

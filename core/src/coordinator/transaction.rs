@@ -155,6 +155,8 @@ pub struct RowLive {
     pub unsure: bool,
     /// The call on its way is the first one that was ever started.
     pub first: bool,
+    /// It was reset while a call was on its way: if that one does not succeed, it is called again at once.
+    pub again: bool,
     /// The save that holds its success, 0 for one that was loaded.
     pub seq: u64,
 }
@@ -240,6 +242,8 @@ pub(crate) struct Live {
     pub(crate) paused_until: Millis,
     /// A check-back or callback is on its way.
     pub(crate) root_calling: bool,
+    /// See [`RowLive::again`].
+    pub(crate) root_again: bool,
     /// A workflow's callback is not due before.
     pub(crate) callback_due: Millis,
     /// When it must be looked at next, as the last step found.

@@ -120,3 +120,16 @@ fn a_reset_ends_the_pause_after_a_panic() {
     reset(&mut w);
     assert_eq!(w.sent(), ["01 action"]);
 }
+
+#[test]
+fn a_reset_during_a_call_is_not_lost_when_that_call_fails() {
+    let mut w = World::submit(saga(1));
+    assert_eq!(w.sent(), ["01 action"]);
+    reset(&mut w);
+    assert!(w.sent().is_empty(), "one call at a time");
+    w.answer("01 action", error("down"));
+    assert_eq!(w.sent(), ["01 action"], "at once, not after the backoff");
+    w.answer("01 action", error("down"));
+    assert!(w.sent().is_empty(), "once");
+    assert_eq!(w.due_in(), Some(4 * BASE));
+}
