@@ -1,11 +1,11 @@
 //! Measures the embedded store alone: writes per second, syncs and CPU per write, and what a restart with many unfinished records takes.
 //!
-//! `cargo run --profile demo -p amends-server --example store_bench -- FOLDER [write|restart|retained] [IN_FLIGHT|RECORDS]`
+//! `cargo run --profile demo -p amends-server --example store_bench -- FOLDER [write|restart|retained|check] [IN_FLIGHT|RECORDS]`
 
 use amends::coordinator::record::{Index, Part, Save};
 use amends::{Gid, Millis, Status, TransType};
 use amends_server::store::Store;
-use amends_server::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use amends_server::store::embedded::{EmbeddedOptions, EmbeddedStore, check};
 use bytes::Bytes;
 use std::error::Error;
 use std::path::Path;
@@ -38,6 +38,12 @@ async fn main() -> Result<()> {
             let store = open(Path::new(folder))?;
             fill(&store, number.unwrap_or(300_000), true).await?;
             write(&store, 64).await
+        }
+        "check" => {
+            let begun = Instant::now();
+            let report = check(Path::new(folder))?;
+            println!("{:?}: {report:?}", begun.elapsed());
+            Ok(())
         }
         other => Err(format!("unknown mode {other}").into()),
     }

@@ -160,6 +160,28 @@ async fn nothing_acknowledged_is_lost_in_a_power_cut() {
 }
 
 #[tokio::test]
+async fn a_power_cut_while_a_folder_is_created_leaves_one_that_opens() {
+    let mut random = Random::from_entropy();
+    for round in 0..8 {
+        let Some(disk) = Disk::new() else { return };
+        let mut acknowledged = Acknowledged {
+            now: CLOCK_START,
+            ..Default::default()
+        };
+        let mut child = disk.start(CLOCK_START, "run");
+        disk.wait_for_undo_log(random.below(8_000) as u64);
+        for line in child.kill() {
+            acknowledged.take(&line);
+        }
+        let cut = Cut::ALL[round % Cut::ALL.len()];
+        disk.power_cut(cut, &mut random);
+        let story = format!("seed {} round {round} {cut:?}", random.seed());
+        disk.open_anew(&story);
+        verify(&disk, &mut acknowledged, &story).await;
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_writes_and_resumes_by_itself() {
     let Some(disk) = Disk::new() else { return };
     let mut acknowledged = Acknowledged {
@@ -226,6 +248,21 @@ async fn a_write_that_fails_is_fatal_and_loses_nothing() {
 #[tokio::test]
 async fn a_sync_that_fails_is_fatal_and_loses_nothing() {
     fatal_trouble(Trouble::SyncFails).await;
+}
+
+impl Disk {
+    /// Opens and closes the folder: `check` takes only one that was created.
+    fn open_anew(&self, story: &str) {
+        let opened = EmbeddedStore::open(EmbeddedOptions {
+            path: self.folder.clone(),
+            data_expire_ms: EXPIRE,
+            reserve_bytes: 0,
+            clock: Arc::new(|| CLOCK_START),
+        });
+        if let Err(error) = opened {
+            panic!("{story}: {error}");
+        }
+    }
 }
 
 impl Running {

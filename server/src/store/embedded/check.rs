@@ -8,12 +8,12 @@ use super::OpenError;
 use super::buckets::{Bucket, Buckets, by_id};
 use super::codec::{self, Head};
 use super::journal::{self, Journal};
-use super::open::{self, DATA, FORMAT, LOCK};
+use super::lock::FolderLock;
+use super::open::{self, DATA, FORMAT};
 use amends::coordinator::record::RowKey;
 use amends::{Gid, Status, TransType};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ impl Report {
 /// # Errors
 /// If the folder is not one of ours, is in use, or is damaged so that it cannot be read at all; lesser damage is in the report.
 pub fn check(path: &Path) -> Result<Report, OpenError> {
-    let _lock = lock(path)?;
+    let _lock = FolderLock::take_to_read(path)?;
     if !path.join(FORMAT).exists() || !open::is_ours(path)? {
         let found = "no file named format".to_owned();
         return Err(OpenError::NotOurs {
@@ -88,24 +88,6 @@ pub fn check(path: &Path) -> Result<Report, OpenError> {
         .map_err(|detail| OpenError::damaged(path, detail))?;
     open::guarded(path, || check_values(&db, &buckets.list(), &mut report))?;
     Ok(report)
-}
-
-/// Refuses a folder that a server holds, and keeps servers out while it is checked.
-fn lock(path: &Path) -> Result<Option<File>, OpenError> {
-    let file = path.join(LOCK);
-    let mut lock = match File::open(&file) {
-        Ok(lock) => lock,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_dir() => return Ok(None),
-        Err(source) => return Err(OpenError::io(&file, source)),
-    };
-    match lock.try_lock() {
-        Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Held {
-            path: path.to_owned(),
-            pid: open::holder(&mut lock),
-        }),
-        Err(TryLockError::Error(source)) => Err(OpenError::io(&file, source)),
-    }
 }
 
 fn check_journals(data: &Path, report: &mut Report) -> io::Result<()> {

@@ -10,6 +10,7 @@ mod codec;
 mod group;
 mod journal;
 mod keeper;
+mod lock;
 mod open;
 mod queue;
 mod read;

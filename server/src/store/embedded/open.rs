@@ -7,16 +7,16 @@ use super::buckets::{self, Buckets, by_id};
 use super::codec;
 use super::journal;
 use super::keeper;
+use super::lock::{self, FolderLock};
 use super::shared::{Place, Shared};
 use super::{EmbeddedOptions, OpenError};
 use fjall::Database;
 use std::any::Any;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::File;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-pub(super) const LOCK: &str = "amends.lock";
 pub(super) const FORMAT: &str = "format";
 pub(super) const DATA: &str = "fjall";
 /// The first line of the file `format`.
@@ -38,7 +38,7 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
         clock,
     } = options;
     std::fs::create_dir_all(&path).map_err(|source| OpenError::io(&path, source))?;
-    let lock = lock(&path)?;
+    let lock = FolderLock::take(&path)?;
     if !is_ours(&path)? {
         create_format(&path).map_err(|source| OpenError::io(&path, source))?;
     }
@@ -76,47 +76,6 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
     ))
 }
 
-/// Takes the folder for this process.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let file = path.join(LOCK);
-    let io = |source| OpenError::io(&file, source);
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&file)
-        .map_err(io)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(OpenError::Held {
-                path: path.to_owned(),
-                pid: holder(&mut lock),
-            });
-        }
-        Err(TryLockError::Error(source)) => return Err(io(source)),
-    }
-    let pid = format!("{}\n", std::process::id());
-    lock.set_len(0)
-        .and_then(|()| lock.rewind())
-        .and_then(|()| lock.write_all(pid.as_bytes()))
-        .map_err(io)?;
-    Ok(lock)
-}
-
-/// The pid in a lock file that somebody else has locked.
-pub(super) fn holder(lock: &mut File) -> String {
-    let mut pid = String::new();
-    let read = lock.rewind().and_then(|()| lock.read_to_string(&mut pid));
-    let pid = pid.trim();
-    if read.is_ok() && !pid.is_empty() {
-        pid.to_owned()
-    } else {
-        "unknown".to_owned()
-    }
-}
-
 /// Whether the folder has our format; `false` if it is new.
 pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
     let file = path.join(FORMAT);
@@ -139,7 +98,7 @@ pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
         let name = entry
             .map_err(|source| OpenError::io(path, source))?
             .file_name();
-        if name != LOCK && name != FOREIGN_OK {
+        if name != lock::FILE && name != FOREIGN_OK {
             return Err(OpenError::NotOurs {
                 path: path.to_owned(),
                 found: name.to_string_lossy().into_owned(),

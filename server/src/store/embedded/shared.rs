@@ -4,12 +4,12 @@ use super::super::due::DueIndex;
 use super::super::memory::Clock;
 use super::super::{Result, StoreError, locked};
 use super::buckets::{Bucket, Buckets};
+use super::lock::FolderLock;
 use super::queue::{Behind, Command, Done, Queue, answer};
 use amends::Millis;
 use fjall::{Database, Keyspace};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,8 +46,8 @@ pub(super) struct Shared {
     pub(super) synced_at: AtomicI64,
     /// Purges one at a time.
     pub(super) purging: Mutex<()>,
-    /// Held as long as the store lives, so that no second process opens the folder.
-    pub(super) _lock: File,
+    /// Given up last, when the data is closed.
+    pub(super) _lock: FolderLock,
 }
 
 impl Shared {
@@ -67,7 +67,7 @@ impl Shared {
         keyspaces: [Keyspace; 3],
         buckets: Buckets,
         index: DueIndex<Place>,
-        lock: File,
+        lock: FolderLock,
     ) -> Shared {
         let [live, kv, meta] = keyspaces;
         let queue = Arc::new(Queue::new());

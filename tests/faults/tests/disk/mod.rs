@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the disk does to the process.
 #[derive(Clone, Copy, Debug)]
@@ -158,11 +158,23 @@ impl Disk {
         Running { child, lines }
     }
 
+    /// Waits until the process has written so much that the undo log has this length.
+    pub(crate) fn wait_for_undo_log(&self, length: u64) {
+        let path = self.base.path().join("undo");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !fs::metadata(&path).is_ok_and(|metadata| metadata.len() > length) {
+            assert!(Instant::now() < deadline, "the child never wrote so much");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
     /// Takes back writes that were not synced; returns whether there were any.
     pub(crate) fn power_cut(&self, cut: Cut, random: &mut Random) -> bool {
         let log = fs::read(self.base.path().join("undo")).expect("the undo log");
         let mut files = HashMap::new();
-        walk(&self.folder, &mut files);
+        if self.folder.exists() {
+            walk(&self.folder, &mut files);
+        }
         let mut unsynced: HashMap<u64, Vec<Entry>> = HashMap::new();
         let mut at = 0;
         while let Some(entry) = Entry::read(&log, at) {
