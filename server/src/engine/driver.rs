@@ -85,7 +85,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start, panicked: bool) {
     let mut first = None;
     let tx = match start {
-        Start::New(tx, wait, answer) => match create(engine, mailbox, *tx, wait, answer).await {
+        Start::New(tx, wait, answer) => match create(engine, mailbox, tx, wait, answer).await {
             Creation::Done(driver) => return driver.drive().await,
             Creation::Refused => return,
             Creation::Exists(ask) => {
@@ -109,7 +109,7 @@ async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start,
 }
 
 /// Takes a stored transaction for driving; requests for one that is unknown are refused.
-async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: bool) -> Option<(Transaction, bool)> {
+async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: bool) -> Option<(Box<Transaction>, bool)> {
     match engine.store.claim(gid).await {
         Ok(Some(mut record)) => {
             // What the life that panicked had started is not known.
@@ -127,9 +127,9 @@ async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: boo
     }
 }
 
-fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<(Transaction, bool)> {
+fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<(Box<Transaction>, bool)> {
     match Transaction::load(record, engine.now(), &engine.policy) {
-        Ok(tx) => Some((tx, record.index.driven)),
+        Ok(tx) => Some((Box::new(tx), record.index.driven)),
         Err(e) => {
             // It stays claimed: looking at it again and again would not mend it.
             tracing::error!(%gid, error = %e, "a stored transaction cannot be read");
@@ -140,14 +140,14 @@ fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> 
 }
 
 enum Creation<'e> {
-    Done(Driver<'e>),
+    Done(Box<Driver<'e>>),
     /// The gid is taken: the submit is one of the stored transaction.
     Exists(Event),
     Refused,
 }
 
 /// Stores a new transaction, answers its submit, and makes its first calls.
-async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Transaction, wait: bool, answer: Answer) -> Creation<'e> {
+async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Box<Transaction>, wait: bool, answer: Answer) -> Creation<'e> {
     let fx = match step(&mut tx, Input::Wake, &engine.env()) {
         Ok(fx) => fx,
         Err(e) => {
@@ -183,7 +183,7 @@ pub(super) fn resubmit(tx: &Transaction) -> Request {
 struct Driver<'e> {
     engine: &'e Arc<Engine>,
     mailbox: &'e Mailbox,
-    tx: Transaction,
+    tx: Box<Transaction>,
     calls: FuturesUnordered<BoxFuture<'e, (CallId, Outcome)>>,
     saves: FuturesOrdered<BoxFuture<'e, (u64, Result<Saved, StoreError>)>>,
     /// Events that came while a save was awaited, in order.
@@ -207,8 +207,8 @@ struct Driver<'e> {
 }
 
 impl<'e> Driver<'e> {
-    fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Transaction, driven: bool) -> Driver<'e> {
-        let mut driver = Driver {
+    fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Box<Transaction>, driven: bool) -> Box<Driver<'e>> {
+        let mut driver = Box::new(Driver {
             engine,
             mailbox,
             counted_end: false,
@@ -225,7 +225,7 @@ impl<'e> Driver<'e> {
             late_at: None,
             wake_at: None,
             queued: false,
-        };
+        });
         driver.adopt_early();
         driver
     }
@@ -241,7 +241,7 @@ impl<'e> Driver<'e> {
         }
     }
 
-    async fn drive(mut self) {
+    async fn drive(mut self: Box<Self>) {
         loop {
             if self.inbox.is_empty() && self.rest().await {
                 return;
@@ -282,7 +282,7 @@ impl<'e> Driver<'e> {
         match event {
             Event::Saved(seq, result) => {
                 if let Err(lost) = self.saved(seq, result) {
-                    self.recover(lost).await;
+                    Box::pin(self.recover(lost)).await;
                 }
             }
             Event::Result(id, outcome) => {
@@ -297,7 +297,7 @@ impl<'e> Driver<'e> {
                 }
                 self.step_and_carry_out(Input::Wake).await;
             }
-            Event::Ask { request, wait, answer } => self.ask(request, wait, answer).await,
+            Event::Ask { request, wait, answer } => Box::pin(self.ask(request, wait, answer)).await,
         }
         self.answer_watchers();
     }
@@ -312,12 +312,12 @@ impl<'e> Driver<'e> {
                 Ok(()) => self.accepted(wait, abort, answer),
                 // A conflict never reaches a client: decide again on what is stored (architecture 5).
                 Err(Lost::Conflict) => {
-                    self.recover(Lost::Conflict).await;
+                    Box::pin(self.recover(Lost::Conflict)).await;
                     self.inbox.push_back(Event::Ask { request, wait, answer });
                 }
                 Err(Lost::Refused(e)) => {
                     let _ = answer.send(Err(store_error(e.clone())));
-                    self.recover(Lost::Refused(e)).await;
+                    Box::pin(self.recover(Lost::Refused(e))).await;
                 }
             },
         }
@@ -358,7 +358,7 @@ impl<'e> Driver<'e> {
         // Only requests are refused.
         let Ok(fx) = step(&mut self.tx, input, &self.engine.env()) else { return };
         if let Err(lost) = self.carry_out(fx).await {
-            self.recover(lost).await;
+            Box::pin(self.recover(lost)).await;
         }
     }
 
@@ -437,7 +437,7 @@ impl<'e> Driver<'e> {
                 Ok(Some(record)) => match self.tx.reload(&record, &self.engine.policy, self.facts.iter().map(|(_, id, _)| *id)) {
                     Ok(tx) => {
                         self.driven = record.index.driven;
-                        self.tx = tx;
+                        *self.tx = tx;
                         break;
                     }
                     Err(e) => self.engine.warn(self.tx.gid(), &e.to_string()),
@@ -533,7 +533,7 @@ impl<'e> Driver<'e> {
                 self.inbox.is_empty()
             }
             Err(lost) => {
-                self.recover(lost).await;
+                Box::pin(self.recover(lost)).await;
                 false
             }
         }

@@ -6,7 +6,6 @@ use amends::coordinator::record::Save;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Where an answer goes.
@@ -103,44 +102,6 @@ pub(super) struct Queued {
 /// A group holds at most about this much, so that one commit does not take too long.
 const GROUP_BYTES: usize = 32 << 20;
 const GROUP_COMMANDS: usize = 4_096;
-/// The writer waits for more only if so many are in flight (rules.md 7.3).
-const GATHER_FROM: usize = 8;
-
-/// How long to gather, and for how many.
-pub(super) struct Pace {
-    /// What a sync of this disk takes.
-    sync_time: Duration,
-    /// So many were in flight at most lately: with them a group is complete.
-    enough: usize,
-    /// How many the last group had.
-    answered: usize,
-}
-
-impl Pace {
-    pub(super) fn new() -> Pace {
-        Pace {
-            sync_time: Duration::ZERO,
-            enough: 0,
-            answered: 0,
-        }
-    }
-
-    /// The shortest commit of late is the best guess at the sync alone; it forgets slowly, for disks change their pace.
-    pub(super) fn synced(&mut self, took: Duration) {
-        let guess = if self.sync_time.is_zero() {
-            took
-        } else {
-            self.sync_time + self.sync_time / 64
-        };
-        self.sync_time = guess.min(took);
-    }
-
-    /// A group of this size was taken.
-    pub(super) fn took(&mut self, commands: usize) {
-        self.enough = commands.max(self.enough - self.enough.div_ceil(16));
-        self.answered = commands;
-    }
-}
 
 /// The queue between callers and the writer thread.
 pub(super) struct Queue {
@@ -151,8 +112,8 @@ pub(super) struct Queue {
 
 struct State {
     waiting: VecDeque<Queued>,
-    /// Wake the writer when so many wait; 0 while it is busy.
-    wake_at: usize,
+    /// The writer sleeps until something waits.
+    idle: bool,
     closed: bool,
 }
 
@@ -160,7 +121,7 @@ impl Queue {
     pub(super) fn new() -> Queue {
         let state = State {
             waiting: VecDeque::new(),
-            wake_at: 0,
+            idle: false,
             closed: false,
         };
         Queue {
@@ -178,46 +139,28 @@ impl Queue {
         }
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         state.waiting.push_back(Queued { ticket, command });
-        if state.wake_at > 0 && state.waiting.len() >= state.wake_at {
-            state.wake_at = 0;
+        if std::mem::take(&mut state.idle) {
             self.changed.notify_one();
         }
         true
     }
 
-    /// Takes the next group, once there is something; `false` when the queue is closed and empty. With eight or more in flight, those
-    /// that were answered last included, it gathers for up to one `sync_time`, or until `enough` wait.
-    pub(super) fn take(&self, pace: &Pace, group: &mut Vec<Queued>) -> bool {
+    /// Takes what waits as the next group, once there is something; `false` when the queue is closed and empty. It never waits for more
+    /// (rules.md 7.3 would allow it): what comes while a group is synced is group enough, and a wait costs every caller more than the
+    /// syncs it saves.
+    pub(super) fn take(&self, group: &mut Vec<Queued>) -> bool {
         let mut state = locked(&self.state);
         while state.waiting.is_empty() {
             if state.closed {
                 return false;
             }
-            state.wake_at = 1;
+            state.idle = true;
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let until = Instant::now() + pace.sync_time;
-        while state.waiting.len().max(pace.answered) >= GATHER_FROM
-            && state.waiting.len() < pace.enough
-            && !state.closed
-        {
-            let Some(left) = until
-                .checked_duration_since(Instant::now())
-                .filter(|left| !left.is_zero())
-            else {
-                break;
-            };
-            state.wake_at = pace.enough;
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        state.wake_at = 0;
+        state.idle = false;
         let mut bytes = 0;
         while bytes < GROUP_BYTES && group.len() < GROUP_COMMANDS {
             let Some(queued) = state.waiting.pop_front() else {

@@ -1,12 +1,11 @@
 //! The one writer thread: takes what waits, checks and collects it as one batch, commits and syncs it, then wakes the callers.
 
 use super::group::{Answer, Group};
-use super::queue::{Command, Pace, Queued};
+use super::queue::{Command, Queued};
 use super::shared::Shared;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// Runs until the queue is closed and empty, or the store failed.
 pub(super) fn run(shared: &Arc<Shared>) {
@@ -16,10 +15,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
 }
 
 fn write_groups(shared: &Arc<Shared>) {
-    let mut pace = Pace::new();
     let mut commands = Vec::new();
-    while shared.queue.take(&pace, &mut commands) {
-        pace.took(commands.len());
+    while shared.queue.take(&mut commands) {
         let mut waiting = commands.drain(..).peekable();
         if let Some(first) = waiting.peek() {
             shared.behind.prune(first.ticket);
@@ -45,7 +42,7 @@ fn write_groups(shared: &Arc<Shared>) {
                     return;
                 }
             }
-            if !commit(shared, group, &mut pace) {
+            if !commit(shared, group) {
                 return;
             }
         }
@@ -53,16 +50,14 @@ fn write_groups(shared: &Arc<Shared>) {
 }
 
 /// Commits a group and wakes its callers; `false` if the store failed.
-fn commit(shared: &Arc<Shared>, group: Group, pace: &mut Pace) -> bool {
+fn commit(shared: &Arc<Shared>, group: Group) -> bool {
     let prepared = group.prepare();
     if !prepared.batch.is_empty() {
-        let begun = Instant::now();
         // The batch is written and synced before readers can see it: nobody acts on what a power cut could take back.
         if let Err(error) = prepared.batch.commit() {
             shared.fail(format!("a write could not be made durable: {error}"));
             return false;
         }
-        pace.synced(begun.elapsed());
         shared.syncs.fetch_add(1, Ordering::Relaxed);
         shared
             .bytes_written
