@@ -235,6 +235,7 @@ impl<'e> Driver<'e> {
 
     async fn drive(mut self) {
         loop {
+            self.answer_watchers();
             if self.inbox.is_empty() && self.rest().await {
                 return;
             }
@@ -291,7 +292,6 @@ impl<'e> Driver<'e> {
             }
             Event::Ask { request, wait, answer } => self.ask(request, wait, answer).await,
         }
-        self.answer_watchers();
     }
 
     async fn ask(&mut self, request: Request, wait: bool, answer: Answer) {
@@ -335,8 +335,8 @@ impl<'e> Driver<'e> {
             if stopping {
                 wait.until = now;
             }
-            // A transaction that waits for a slot goes on as soon as there is one.
-            let goes_on = self.queued && now < wait.until;
+            // It goes on as soon as there is a slot, or with what is still to be decided on.
+            let goes_on = (self.queued || !self.inbox.is_empty()) && now < wait.until;
             match if goes_on { None } else { wait.answer(&self.tx, now, &self.engine.policy) } {
                 Some(result) => {
                     let _ = answer.send(result);

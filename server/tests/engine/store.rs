@@ -69,7 +69,6 @@ struct Journal {
     acked: usize,
     /// The newest state of each record, by its index in `writes`.
     newest: HashMap<Gid, usize>,
-    claims: usize,
     wrong: Vec<String>,
 }
 
@@ -167,11 +166,6 @@ impl Faulty {
         locked(&self.journal).newest.keys().cloned().collect()
     }
 
-    /// How often records were claimed.
-    pub(crate) fn claims(&self) -> usize {
-        locked(&self.journal).claims
-    }
-
     /// What is left after the process died: all acknowledged writes, and the first of the others, as many as `luck` says. Nobody
     /// holds a record and none is exact, as in the embedded store (rules.md 1.2).
     pub(crate) fn crash(&self, clock: Clock, luck: u64) -> Arc<Faulty> {
@@ -196,10 +190,12 @@ impl Faulty {
                 state: record.state.clone(),
                 parts: record.parts.clone(),
             };
+            drop(after.write(Kind::Create, gid, |inner| inner.create(gid.clone(), save)));
             locked(&after.inexact).insert(gid.clone());
-            after.write(Kind::Create, gid, |inner| inner.create(gid.clone(), save));
         }
-        locked(&after.journal).acked = locked(&after.journal).writes.len();
+        let mut kept = locked(&after.journal);
+        kept.acked = kept.writes.len();
+        drop(kept);
         after
     }
 
@@ -320,7 +316,6 @@ impl Store for Faulty {
             let gid = Gid::stored("");
             let mut claimed = self.read(Kind::ClaimDue, &gid, read).await?;
             let records = std::mem::take(&mut claimed.records);
-            locked(&self.journal).claims += records.len();
             claimed.records = records.into_iter().map(|r| self.exactly(r)).collect();
             Ok(claimed)
         }
@@ -331,7 +326,6 @@ impl Store for Faulty {
         let gid = gid.clone();
         async move {
             let record = self.read(Kind::Claim, &gid, self.inner.claim(&gid)).await?;
-            locked(&self.journal).claims += 1;
             Ok(record.map(|r| self.exactly(r)))
         }
         .boxed()

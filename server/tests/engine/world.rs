@@ -54,11 +54,6 @@ pub(crate) fn clock(from: Millis) -> Clock {
     Arc::new(move || from + start.elapsed().as_millis() as Millis)
 }
 
-/// What a transaction that ends right looks like to participants.
-pub(crate) fn name_of(error: &Error) -> String {
-    format!("{:?} {}", error.kind(), error.message())
-}
-
 impl World {
     /// With default settings, on a network that behaves like this.
     pub(crate) fn new(behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> World {
