@@ -453,6 +453,10 @@ impl<'e> Driver<'e> {
                 self.tx.withdraw(call.id);
                 self.queued |= !stopping;
             }
+            if stopping {
+                // Nobody else knows that it is due: the next start makes it.
+                self.tx.look_by(self.engine.now());
+            }
         }
     }
 

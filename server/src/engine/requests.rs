@@ -49,7 +49,10 @@ impl Engine {
     async fn store_prepared(&self, tx: &mut Transaction) -> Result<Option<Transaction>, Error> {
         let fx = step(tx, Input::Wake, &self.env())?;
         // What would be called is called when somebody drives it.
-        fx.calls.iter().for_each(|c| tx.withdraw(c.id));
+        for call in &fx.calls {
+            tx.withdraw(call.id);
+            tx.look_by(self.now());
+        }
         let (_, save) = tx.take_save(false);
         let due = save.index.due;
         match self.store.create(tx.gid().clone(), save).await.map_err(store_error)? {
