@@ -131,6 +131,9 @@ impl Engine {
     pub async fn shutdown(&self, limit: Duration) {
         self.stopping.store(true, Ordering::SeqCst);
         self.timer.stop();
+        for answer in std::mem::take(&mut *self.early()).into_values().flatten() {
+            let _ = answer.send(Err(requests::waits_for_its_turn()));
+        }
         let deadline = tokio::time::sleep(limit);
         tokio::pin!(deadline);
         loop {
