@@ -8,7 +8,7 @@ use amends::coordinator::record::Record;
 use amends::coordinator::{Call, CallId, Effects, Input, Request, Transaction, Wait, When, step};
 use amends::branch::ROOT_BRANCH;
 use amends::wire::call::{HttpCall, Target, host};
-use amends::{Error, ErrorKind, Gid, Millis, Op, Outcome, Status, TransType};
+use amends::{Error, ErrorKind, Gid, Millis, Op, Options, Outcome, Status, TransType};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
@@ -83,32 +83,27 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start, panicked: bool) {
-    let mut first = None;
     let tx = match start {
         Start::New(tx, wait, answer) => match create(engine, mailbox, *tx, wait, answer).await {
             Creation::Done(driver) => return driver.drive().await,
             Creation::Refused => return,
-            Creation::Exists(ask) => {
-                first = Some(ask);
-                claim(engine, gid, mailbox).await
-            }
+            Creation::Exists => claim(engine, gid, mailbox).await,
         },
         Start::Claimed(record) => open(engine, gid, mailbox, &record),
         Start::Stored => claim(engine, gid, mailbox).await,
     };
-    let Some((tx, driven)) = tx else { return };
-    let mut driver = Driver::new(engine, mailbox, tx, driven);
+    let Some(tx) = tx else { return };
+    let mut driver = Driver::new(engine, mailbox, tx);
     driver.counted_end = driver.tx.status().is_final();
     if panicked && !driver.tx.status().is_final() {
         driver.step_and_carry_out(Input::Panicked).await;
     }
-    driver.inbox.extend(first);
     driver.inbox.push_back(Event::Look);
     driver.drive().await;
 }
 
 /// Takes a stored transaction for driving; requests for one that is unknown are refused.
-async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox) -> Option<(Transaction, bool)> {
+async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox) -> Option<Transaction> {
     match engine.store.claim(gid).await {
         Ok(Some(record)) => open(engine, gid, mailbox, &record),
         Ok(None) => {
@@ -116,15 +111,17 @@ async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox) -> Option<(Tr
             None
         }
         Err(e) => {
+            // As in `create`.
+            engine.store.unclaim(gid);
             mailbox.refuse(&store_error(e));
             None
         }
     }
 }
 
-fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<(Transaction, bool)> {
+fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<Transaction> {
     match Transaction::load(record, engine.now(), &engine.policy) {
-        Ok(tx) => Some((tx, record.index.driven)),
+        Ok(tx) => Some(tx),
         Err(e) => {
             // It stays claimed: looking at it again and again would not mend it.
             tracing::error!(%gid, error = %e, "a stored transaction cannot be read");
@@ -136,8 +133,8 @@ fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> 
 
 enum Creation<'e> {
     Done(Driver<'e>),
-    /// The gid is taken: the submit is one of the stored transaction.
-    Exists(Event),
+    /// The gid is taken: the submit, in the mailbox now, is one of the stored transaction.
+    Exists,
     Refused,
 }
 
@@ -153,7 +150,7 @@ async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Trans
     let (seq, save) = tx.take_save(true);
     match engine.store.create(tx.gid().clone(), save).await {
         Ok(Created::New) => {
-            let mut driver = Driver::new(engine, mailbox, tx, true);
+            let mut driver = Driver::new(engine, mailbox, tx);
             (driver.acked, driver.built) = (seq, seq);
             driver.wake_at = fx.wake_at;
             driver.accepted(wait, false, answer);
@@ -161,9 +158,16 @@ async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Trans
             driver.make_calls(fx.calls);
             Creation::Done(driver)
         }
-        Ok(Created::Exists(_)) => Creation::Exists(Event::Ask { request: resubmit(&tx), wait, answer }),
+        Ok(Created::Exists(_)) => {
+            mailbox.post(Message::Ask { request: resubmit(&tx), wait, answer });
+            Creation::Exists
+        }
         Err(e) => {
-            let _ = answer.send(Err(store_error(e)));
+            let e = store_error(e);
+            // Should it be stored although its answer was lost, it waits for its due time like any other.
+            engine.store.unclaim(tx.gid());
+            mailbox.refuse(&e);
+            let _ = answer.send(Err(e));
             Creation::Refused
         }
     }
@@ -172,7 +176,8 @@ async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Trans
 /// What a submit asks of the transaction that is stored under its gid.
 pub(super) fn resubmit(tx: &Transaction) -> Request {
     let def = tx.definition();
-    Request::Submit { trans_type: def.trans_type, options: Box::new(def.options.clone()), custom_data: def.custom_data.clone() }
+    let options = Box::new(Options { wait_result: false, ..def.options.clone() });
+    Request::Submit { trans_type: def.trans_type, options, custom_data: def.custom_data.clone() }
 }
 
 struct Driver<'e> {
@@ -190,8 +195,6 @@ struct Driver<'e> {
     acked: u64,
     /// The newest save that was queued.
     built: u64,
-    /// Whether the record in the store says that it is driven.
-    driven: bool,
     late_at: Option<Millis>,
     wake_at: Option<Millis>,
     /// A call found no free slot.
@@ -200,7 +203,7 @@ struct Driver<'e> {
 }
 
 impl<'e> Driver<'e> {
-    fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Transaction, driven: bool) -> Driver<'e> {
+    fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Transaction) -> Driver<'e> {
         let mut driver = Driver {
             engine,
             mailbox,
@@ -213,7 +216,6 @@ impl<'e> Driver<'e> {
             facts: VecDeque::new(),
             acked: 0,
             built: 0,
-            driven,
             late_at: None,
             wake_at: None,
             queued: false,
@@ -382,7 +384,6 @@ impl<'e> Driver<'e> {
     fn save(&mut self, driven: bool) {
         let (seq, save) = self.tx.take_save(driven);
         self.built = seq;
-        self.driven = save.index.driven;
         self.late_at = None;
         let saved = self.engine.store.save(self.tx.gid().clone(), save);
         self.saves.push_back(Box::pin(async move { (seq, saved.await) }));
@@ -415,7 +416,8 @@ impl<'e> Driver<'e> {
         Ok(())
     }
 
-    /// Reads the record again and puts what no durable save holds back into the inbox, to be decided on again.
+    /// Reads the record again and puts what no durable save holds back into the inbox, to be decided on again. It is claimed, for a save
+    /// that let go of it may have come through although its answer was lost.
     async fn recover(&mut self, lost: Lost) {
         self.saves.clear();
         self.late_at = None;
@@ -424,17 +426,19 @@ impl<'e> Driver<'e> {
             tokio::time::sleep(STORE_PAUSE).await;
         }
         loop {
-            match self.engine.store.load(self.tx.gid()).await {
+            match self.engine.store.claim(self.tx.gid()).await {
                 Ok(Some(record)) => match self.tx.reload(&record, &self.engine.policy, self.facts.iter().map(|(_, id, _)| *id)) {
                     Ok(tx) => {
-                        self.driven = record.index.driven;
                         self.tx = tx;
                         break;
                     }
                     Err(e) => self.engine.warn(self.tx.gid(), &e.to_string()),
                 },
                 Ok(None) => self.engine.warn(self.tx.gid(), "the record is gone"),
-                Err(e) => self.engine.warn(self.tx.gid(), &format!("the record cannot be read: {e}")),
+                Err(e) => {
+                    self.engine.warn(self.tx.gid(), &format!("the record cannot be read: {e}"));
+                    self.turn_away(&store_error(e));
+                }
             }
             tokio::time::sleep(STORE_PAUSE).await;
         }
@@ -443,6 +447,19 @@ impl<'e> Driver<'e> {
             self.inbox.push_front(Event::Result(id, outcome));
         }
         self.inbox.push_back(Event::Look);
+    }
+
+    /// While the store is out of reach: refuses what is asked, and ends the waits that are over.
+    fn turn_away(&mut self, error: &Error) {
+        self.mailbox.refuse(error);
+        let now = self.engine.now();
+        for (wait, answer) in std::mem::take(&mut self.watchers) {
+            if now < wait.until {
+                self.watchers.push((wait, answer));
+            } else {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
     }
 
     fn make_calls(&mut self, calls: Vec<Call>) {
