@@ -17,8 +17,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A driver stays for what is due within this time, ms; for anything later it lets go.
-const STAY_MS: Millis = 1_000;
+/// A driver stays for what is due within this time, ms; for anything later it lets go. Less than the shortest base interval (1 s), so that
+/// what panicked is let go of, and is served like any other until it is due again.
+const STAY_MS: Millis = 900;
 /// A transaction that waits for a free slot looks again after this time, ms, should nobody wake it.
 const SLOT_WAIT_MS: Millis = 60_000;
 /// Pause before a write is tried again while the store takes none.

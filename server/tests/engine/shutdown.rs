@@ -1,6 +1,7 @@
 //! An orderly end: calls end, everything is let go of exactly, nothing new begins, and the next engine goes on.
 
 use super::net::{End, end, ok, status};
+use super::store::{Fault, Kind};
 use super::world::{EPOCH, Setup, World, msg, saga};
 use amends::{ErrorKind, Status};
 use serde_json::json;
@@ -158,4 +159,32 @@ async fn the_clock_of_the_store_is_the_clock_of_records() {
     let tx = w.ends("g", Status::Succeed, 100).await;
     assert_eq!(tx.state().created, EPOCH + 1_234);
     assert_eq!(tx.state().finished, Some(EPOCH + 1_244));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_claimed_when_the_end_comes_is_not_driven() {
+    let w = World::new(|_| status(425, 0));
+    for k in 0..20 {
+        w.submit(saga(&format!("g{k}"), 1, json!({})))
+            .await
+            .expect("submit");
+    }
+    w.pass(5_000).await;
+    w.store.fail(|kind, _| Fault {
+        delay: if kind == Kind::ClaimDue { 500 } else { 0 },
+        ..Fault::default()
+    });
+    w.pass(5_200).await;
+    w.engine.shutdown(LIMIT).await;
+    let (calls, before) = (w.net.log().len(), w.store.writes());
+    assert_eq!(calls, 20);
+    w.pass(60_000).await;
+    assert_eq!(w.net.log().len(), calls);
+    assert_eq!(w.store.writes(), before, "the store was released: nothing is written after it");
+    w.store.heal();
+    w.net.behave(|_| ok(0));
+    let after = next(&w);
+    for k in 0..20 {
+        after.ended(&format!("g{k}"), 5_000).await;
+    }
 }

@@ -161,6 +161,11 @@ impl Faulty {
         journal.writes[*newest.expect("a stored gid")].clone()
     }
 
+    /// How many writes there were.
+    pub(crate) fn writes(&self) -> usize {
+        locked(&self.journal).writes.len()
+    }
+
     /// Gids of all records.
     pub(crate) fn gids(&self) -> Vec<Gid> {
         locked(&self.journal).newest.keys().cloned().collect()
