@@ -56,12 +56,11 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
     let mut panics = 0;
     loop {
         let life = AssertUnwindSafe(drive(&engine, &gid, &mailbox, start, panics > 0)).catch_unwind().await;
-        let freed = engine.slots.give_back(&gid);
-        engine.freed(None, freed);
         match life {
             Ok(()) => panics = 0,
             Err(panic) => {
                 panics += 1;
+                engine.give_back(&gid);
                         tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
                 if panics > 1 {
                     mailbox.refuse(&Error::new(ErrorKind::Internal, "internal error, see the server's log"));
@@ -71,7 +70,10 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
                 continue;
             }
         }
+        // A slot that was set aside while it let go comes with mail: it is kept, or it would be passed from one to the next of those that
+        // let go and never be used.
         if engine.retire(&gid, &mailbox) {
+            engine.give_back(&gid);
             mailbox.refuse(&Error::new(ErrorKind::Unavailable, "the server is shutting down"));
             return;
         }
@@ -292,6 +294,8 @@ impl<'e> Driver<'e> {
                     self.save(true);
                 }
                 self.step_and_carry_out(Input::Wake).await;
+                // All calls that are due were made now: a slot that is still set aside is of no use here.
+                self.engine.give_back(self.tx.gid());
             }
             Event::Ask { request, wait, answer } => self.ask(request, wait, answer).await,
         }

@@ -218,6 +218,11 @@ impl Engine {
         true
     }
 
+    /// Returns the slots set aside for a transaction that it does not need.
+    fn give_back(self: &Arc<Self>, gid: &Gid) {
+        self.freed(None, self.slots.give_back(gid));
+    }
+
     /// Wakes who got a slot, and everything that waits for a host that answers again.
     fn freed(self: &Arc<Self>, host: Option<&str>, freed: crate::dispatch::slots::Freed) {
         for gid in freed.next {

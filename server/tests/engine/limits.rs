@@ -282,3 +282,56 @@ async fn a_claim_that_comes_late_forgets_nothing() {
     w.idle(100).await;
     w.check();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_first_is_called_first() {
+    let setup = Setup {
+        slots: SlotLimits {
+            total: 1,
+            ..SlotLimits::default()
+        },
+        ..Setup::default()
+    };
+    let w = World::with(setup, |_| ok(10));
+    w.store.fail(|kind, _| Fault {
+        delay: if kind.writes() { 35 } else { 0 },
+        ..Fault::default()
+    });
+    for k in 0..40 {
+        drop(w.submitting(at("h", &format!("g{k:02}"), json!({}))));
+    }
+    w.pass(100).await;
+    for k in 0..40 {
+        w.ended(&format!("g{k:02}"), 5_000).await;
+    }
+    let order: Vec<String> = w.net.log().into_iter().map(|c| c.gid).collect();
+    let wanted: Vec<String> = (0..40).map(|k| format!("g{k:02}")).collect();
+    assert_eq!(order, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_is_not_needed_any_more_is_given_to_the_next() {
+    let setup = Setup {
+        slots: SlotLimits {
+            per_host: 1,
+            ..SlotLimits::default()
+        },
+        ..Setup::default()
+    };
+    let w = World::with(setup, |call| match (call.gid.as_str(), call.name().as_str()) {
+        ("first", _) => ok(1_000),
+        ("undone", "02 action") => super::net::status(409, 500),
+        ("undone", "02 compensate") => ok(30_000),
+        _ => ok(10),
+    });
+    w.submit(at("b1", "first", json!({}))).await.expect("submit");
+    let data = json!({"concurrent": true}).to_string();
+    w.submit(saga("undone", 2, json!({"custom_data": data, "request_timeout": 60})))
+        .await
+        .expect("submit");
+    w.submit(at("b1", "next", json!({}))).await.expect("submit");
+    w.ended("next", 5_000).await;
+    assert_eq!(w.net.times("next", "01 action"), [1_000]);
+    w.ends("undone", Status::Failed, 60_000).await;
+    assert_eq!(w.net.calls("undone"), "02 action, 02 compensate");
+}
