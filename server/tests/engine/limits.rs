@@ -18,8 +18,12 @@ fn in_flight(max: usize) -> Setup {
 
 /// A saga of one step at this host.
 fn at(host: &str, gid: &str, more: Value) -> Value {
-    let step = json!({"action": format!("http://{host}/do"), "compensate": format!("http://{host}/undo")});
-    super::world::merged(json!({"gid": gid, "trans_type": "saga", "steps": [step], "payloads": ["{}"]}), more)
+    let step =
+        json!({"action": format!("http://{host}/do"), "compensate": format!("http://{host}/undo")});
+    super::world::merged(
+        json!({"gid": gid, "trans_type": "saga", "steps": [step], "payloads": ["{}"]}),
+        more,
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -27,7 +31,13 @@ async fn two_hundred_submits_take_turns_of_two() {
     let most = Arc::new(AtomicUsize::new(0));
     let w = World::with(in_flight(2), |_| ok(10));
     let clients: Vec<_> = (0..200)
-        .map(|k| w.submitting(saga(&format!("g{k}"), 2, json!({"wait_result": k % 2 == 0}))))
+        .map(|k| {
+            w.submitting(saga(
+                &format!("g{k}"),
+                2,
+                json!({"wait_result": k % 2 == 0}),
+            ))
+        })
         .collect();
     let (watched, engine) = (most.clone(), w.engine.clone());
     let watch = tokio::spawn(async move {
@@ -52,7 +62,9 @@ async fn two_hundred_submits_take_turns_of_two() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_beyond_the_limit_ends_at_its_end() {
-    let w = World::with(in_flight(1), |call| ok(if call.gid == "slow" { 7_000 } else { 10 }));
+    let w = World::with(in_flight(1), |call| {
+        ok(if call.gid == "slow" { 7_000 } else { 10 })
+    });
     w.submit(saga("slow", 1, json!({"request_timeout": 10})))
         .await
         .expect("submit");
@@ -60,7 +72,10 @@ async fn a_wait_beyond_the_limit_ends_at_its_end() {
         .submitting(saga("g", 1, json!({"wait_result": true})))
         .await
         .expect("an answer");
-    assert_eq!(answer.expect_err("not its turn yet").kind(), ErrorKind::Ongoing);
+    assert_eq!(
+        answer.expect_err("not its turn yet").kind(),
+        ErrorKind::Ongoing
+    );
     assert_eq!(when, 5_000);
     w.ends("g", Status::Succeed, 3_000).await;
     assert_eq!(w.net.times("g", "01 action"), [7_000]);
@@ -68,7 +83,9 @@ async fn a_wait_beyond_the_limit_ends_at_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn all_who_wait_for_one_gid_beyond_the_limit_are_answered() {
-    let w = World::with(in_flight(1), |call| ok(if call.gid == "slow" { 2_000 } else { 10 }));
+    let w = World::with(in_flight(1), |call| {
+        ok(if call.gid == "slow" { 2_000 } else { 10 })
+    });
     w.submit(saga("slow", 1, json!({}))).await.expect("submit");
     let first = w.submitting(saga("g", 1, json!({"wait_result": true})));
     w.pass(100).await;
@@ -104,7 +121,11 @@ async fn what_was_put_off_is_not_overtaken_for_ever() {
         w.pass(25).await;
     }
     let times = w.net.times("g", "01 action");
-    assert!(times.first().is_some_and(|t| *t < 1_000), "{times:?}, now {}", w.now());
+    assert!(
+        times.first().is_some_and(|t| *t < 1_000),
+        "{times:?}, now {}",
+        w.now()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +137,13 @@ async fn a_hanging_host_does_not_delay_transactions_of_others() {
         },
         ..Setup::default()
     };
-    let w = World::with(setup, |call| if call.host == "http://hangs" { end(End::Silence) } else { ok(10) });
+    let w = World::with(setup, |call| {
+        if call.host == "http://hangs" {
+            end(End::Silence)
+        } else {
+            ok(10)
+        }
+    });
     for k in 0..50 {
         w.submit(at("hangs", &format!("h{k}"), json!({})))
             .await
@@ -134,7 +161,11 @@ async fn a_hanging_host_does_not_delay_transactions_of_others() {
         w.pass(137).await;
     }
     assert_eq!(w.net.on_host("http://hangs").1, 2);
-    assert!(w.engine.driven() <= 3, "{} tasks for what waits", w.engine.driven());
+    assert!(
+        w.engine.driven() <= 3,
+        "{} tasks for what waits",
+        w.engine.driven()
+    );
     w.net.behave(|_| ok(10));
     for k in 0..50 {
         w.ended(&format!("h{k}"), 120_000).await;
@@ -168,7 +199,11 @@ async fn everything_ends_through_few_slots() {
     for k in 0..100 {
         w.ended(&format!("g{k}"), 10_000).await;
     }
-    assert!(w.now() < 6_000, "{} ms for 300 calls of 10 ms, three at a time", w.now());
+    assert!(
+        w.now() < 6_000,
+        "{} ms for 300 calls of 10 ms, three at a time",
+        w.now()
+    );
     assert_eq!(w.net.log().len(), 300);
     w.idle(1_000).await;
     w.check();
@@ -183,7 +218,9 @@ async fn a_wait_for_a_slot_ends_at_its_end() {
         },
         ..Setup::default()
     };
-    let w = World::with(setup, |call| ok(if call.gid == "slow" { 7_000 } else { 10 }));
+    let w = World::with(setup, |call| {
+        ok(if call.gid == "slow" { 7_000 } else { 10 })
+    });
     w.submit(at("a", "slow", json!({"request_timeout": 10})))
         .await
         .expect("submit");
@@ -217,18 +254,29 @@ async fn a_host_that_is_back_gets_what_waits_for_it_within_three_seconds() {
     // Each has failed a few times; without help, the next attempts are many minutes away.
     w.pass(400_000).await;
     let before = w.net.log().len();
-    assert!(before >= 300 && w.net.on_host("http://down").1 <= 256, "{before} calls");
+    assert!(
+        before >= 300 && w.net.on_host("http://down").1 <= 256,
+        "{before} calls"
+    );
     up.store(true, Ordering::Relaxed);
-    w.submit(at("down", "probe", json!({}))).await.expect("submit");
+    w.submit(at("down", "probe", json!({})))
+        .await
+        .expect("submit");
     w.ended("probe", 100).await;
     let back = w.now();
     for k in 0..300 {
         w.ended(&format!("g{k}"), 5_000).await;
     }
     assert!(w.now() - back <= 3_500, "{} ms", w.now() - back);
-    let during: Vec<u64> = w.net.log()[before..].iter().map(|c| c.at.saturating_sub(back)).collect();
+    let during: Vec<u64> = w.net.log()[before..]
+        .iter()
+        .map(|c| c.at.saturating_sub(back))
+        .collect();
     let first_second = during.iter().filter(|at| **at < 1_000).count();
-    assert!((50..200).contains(&first_second), "spread over three seconds: {first_second} in the first");
+    assert!(
+        (50..200).contains(&first_second),
+        "spread over three seconds: {first_second} in the first"
+    );
     w.idle(1_000).await;
     w.check();
 }
@@ -318,20 +366,51 @@ async fn a_slot_that_is_not_needed_any_more_is_given_to_the_next() {
         },
         ..Setup::default()
     };
-    let w = World::with(setup, |call| match (call.gid.as_str(), call.name().as_str()) {
-        ("first", _) => ok(1_000),
-        ("undone", "02 action") => super::net::status(409, 500),
-        ("undone", "02 compensate") => ok(30_000),
-        _ => ok(10),
+    let w = World::with(setup, |call| {
+        match (call.gid.as_str(), call.name().as_str()) {
+            ("first", _) => ok(1_000),
+            ("undone", "02 action") => super::net::status(409, 500),
+            ("undone", "02 compensate") => ok(30_000),
+            _ => ok(10),
+        }
     });
-    w.submit(at("b1", "first", json!({}))).await.expect("submit");
-    let data = json!({"concurrent": true}).to_string();
-    w.submit(saga("undone", 2, json!({"custom_data": data, "request_timeout": 60})))
+    w.submit(at("b1", "first", json!({})))
         .await
         .expect("submit");
+    let data = json!({"concurrent": true}).to_string();
+    w.submit(saga(
+        "undone",
+        2,
+        json!({"custom_data": data, "request_timeout": 60}),
+    ))
+    .await
+    .expect("submit");
     w.submit(at("b1", "next", json!({}))).await.expect("submit");
     w.ended("next", 5_000).await;
     assert_eq!(w.net.times("next", "01 action"), [1_000]);
     w.ends("undone", Status::Failed, 60_000).await;
     assert_eq!(w.net.calls("undone"), "02 action, 02 compensate");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_ended_while_it_waited_for_a_slot_leaves_none_taken() {
+    let setup = Setup {
+        slots: SlotLimits {
+            total: 1,
+            ..SlotLimits::default()
+        },
+        ..Setup::default()
+    };
+    let w = World::with(setup, |_| ok(1_000));
+    for gid in ["first", "stopped", "last"] {
+        w.submit(at("h", gid, json!({}))).await.expect("submit");
+    }
+    w.pass(100).await;
+    w.engine
+        .force_stop("stopped", "ops", "")
+        .await
+        .expect("forceStop");
+    w.ends("last", Status::Succeed, 3_000).await;
+    assert_eq!(w.net.times("last", "01 action"), [1_000]);
+    assert_eq!(w.net.calls("stopped"), "");
 }

@@ -19,5 +19,6 @@ mod retries;
 mod saga;
 mod shutdown;
 mod storage;
+mod threads;
 mod waits;
 mod workflow;

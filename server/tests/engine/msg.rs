@@ -43,7 +43,13 @@ async fn a_message_whose_transaction_failed_is_never_delivered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_submit_during_the_check_back_wins() {
-    let w = World::new(|call| if call.op == "msg" { status(409, 1_000) } else { ok(10) });
+    let w = World::new(|call| {
+        if call.op == "msg" {
+            status(409, 1_000)
+        } else {
+            ok(10)
+        }
+    });
     w.prepare(msg("g", 1, json!({"timeout_to_fail": 5})))
         .await
         .expect("prepare");
@@ -56,7 +62,13 @@ async fn a_submit_during_the_check_back_wins() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_deliveries_do_not_wait_for_each_other() {
-    let w = World::new(|call| if call.branch == "01" && call.nth == 0 { end(End::Silence) } else { ok(10) });
+    let w = World::new(|call| {
+        if call.branch == "01" && call.nth == 0 {
+            end(End::Silence)
+        } else {
+            ok(10)
+        }
+    });
     w.submit(msg("g", 3, json!({"concurrent": true})))
         .await
         .expect("submit");
@@ -73,7 +85,9 @@ async fn nothing_cuts_a_delay() {
     w.pass(3_000).await;
     assert_eq!(w.engine.driven(), 0);
     w.engine.reset_next("g").await.expect("reset");
-    w.submit(msg("g", 1, json!({}))).await.expect("submit again");
+    w.submit(msg("g", 1, json!({})))
+        .await
+        .expect("submit again");
     w.ends("g", Status::Succeed, 20_000).await;
     assert_eq!(w.net.times("g", "01 action"), [20_000]);
 }

@@ -174,7 +174,10 @@ impl Net {
     }
 
     /// A net that remembers what participants did for another one, in the runtime after a crash.
-    pub(crate) fn after(old: &Net, behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Arc<Net> {
+    pub(crate) fn after(
+        old: &Net,
+        behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    ) -> Arc<Net> {
         Arc::new(Net {
             start: Instant::now(),
             behaviour: Mutex::new(Arc::new(Box::new(behaviour))),
@@ -263,7 +266,11 @@ impl Net {
         let flying = state.flying.entry(key.clone()).or_default();
         *flying += 1;
         if *flying > 1 {
-            let text = format!("{} of {} overlaps a call of that branch", seen.name(), seen.gid);
+            let text = format!(
+                "{} of {} overlaps a call of that branch",
+                seen.name(),
+                seen.gid
+            );
             state.wrong.push(text);
         }
         let (now, most) = state.by_host.entry(seen.host.clone()).or_default();
@@ -287,7 +294,11 @@ impl Net {
         tokio::spawn(async move {
             for _ in 0..times {
                 sleep(Duration::from_millis(after)).await;
-                locked(&state).effects.entry(key.clone()).or_default().apply(&op);
+                locked(&state)
+                    .effects
+                    .entry(key.clone())
+                    .or_default()
+                    .apply(&op);
             }
         });
     }

@@ -8,7 +8,13 @@ use serde_json::json;
 #[tokio::test(start_paused = true)]
 async fn a_panic_in_a_call_is_retried_after_the_base_interval_and_hurts_nobody_else() {
     for broken in [End::PanicAtOnce, End::Panic(50)] {
-        let w = World::new(move |call| if call.gid == "bad" && call.branch == "01" && call.nth == 0 { end(broken) } else { ok(10) });
+        let w = World::new(move |call| {
+            if call.gid == "bad" && call.branch == "01" && call.nth == 0 {
+                end(broken)
+            } else {
+                ok(10)
+            }
+        });
         w.submit(saga("bad", 2, json!({}))).await.expect("submit");
         for k in 0..20 {
             w.submit(saga(&format!("good{k}"), 2, json!({})))
@@ -48,8 +54,14 @@ async fn a_transaction_that_always_panics_is_tried_at_the_base_interval_and_can_
     w.pass(65_000).await;
     let times = w.net.times("g", "01 action");
     let gaps: Vec<u64> = times.windows(2).map(|t| t[1] - t[0]).collect();
-    assert!(gaps.len() >= 5 && gaps.iter().all(|g| (10_000..=10_100).contains(g)), "{gaps:?}");
-    w.engine.force_stop("g", "ops", "poison").await.expect("stop");
+    assert!(
+        gaps.len() >= 5 && gaps.iter().all(|g| (10_000..=10_100).contains(g)),
+        "{gaps:?}"
+    );
+    w.engine
+        .force_stop("g", "ops", "poison")
+        .await
+        .expect("stop");
     w.ends("g", Status::Failed, 0).await;
 }
 
@@ -62,8 +74,14 @@ async fn a_short_base_interval_holds_for_panics_too() {
     w.pass(5_500).await;
     let times = w.net.times("g", "01 action");
     let gaps: Vec<u64> = times.windows(2).map(|t| t[1] - t[0]).collect();
-    assert!(gaps.len() >= 4 && gaps.iter().all(|g| (1_000..=1_100).contains(g)), "{gaps:?}");
-    w.engine.force_stop("g", "ops", "poison").await.expect("stop");
+    assert!(
+        gaps.len() >= 4 && gaps.iter().all(|g| (1_000..=1_100).contains(g)),
+        "{gaps:?}"
+    );
+    w.engine
+        .force_stop("g", "ops", "poison")
+        .await
+        .expect("stop");
     assert!(w.now() <= 5_600, "answered at {}", w.now());
 }
 

@@ -11,7 +11,10 @@ fn body(trans_type: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn tcc_confirms_from_the_last_to_the_first_and_xa_the_other_way() {
-    for (trans_type, wanted) in [("tcc", "02 confirm, 01 confirm"), ("xa", "01 commit, 02 commit")] {
+    for (trans_type, wanted) in [
+        ("tcc", "02 confirm, 01 confirm"),
+        ("xa", "01 commit, 02 commit"),
+    ] {
         let w = World::new(|_| ok(10));
         w.prepared(trans_type, "g", 2).await;
         w.submit(body(trans_type)).await.expect("submit");
@@ -22,7 +25,10 @@ async fn tcc_confirms_from_the_last_to_the_first_and_xa_the_other_way() {
 
 #[tokio::test(start_paused = true)]
 async fn an_abort_undoes_every_branch() {
-    for (trans_type, wanted) in [("tcc", "02 cancel, 01 cancel"), ("xa", "01 rollback, 02 rollback")] {
+    for (trans_type, wanted) in [
+        ("tcc", "02 cancel, 01 cancel"),
+        ("xa", "01 rollback, 02 rollback"),
+    ] {
         let w = World::new(|_| ok(10));
         w.prepared(trans_type, "g", 2).await;
         w.abort(json!({"gid": "g", "rollback_reason": "no stock"}))
@@ -36,11 +42,20 @@ async fn an_abort_undoes_every_branch() {
 
 #[tokio::test(start_paused = true)]
 async fn a_confirm_that_fails_is_repeated_and_holds_the_others() {
-    let w = World::new(|call| if call.branch == "02" && call.nth < 2 { status(409, 0) } else { ok(0) });
+    let w = World::new(|call| {
+        if call.branch == "02" && call.nth < 2 {
+            status(409, 0)
+        } else {
+            ok(0)
+        }
+    });
     w.prepared("tcc", "g", 2).await;
     w.submit(body("tcc")).await.expect("submit");
     w.ends("g", Status::Succeed, 120_000).await;
-    assert_eq!(w.net.calls("g"), "02 confirm, 02 confirm, 02 confirm, 01 confirm");
+    assert_eq!(
+        w.net.calls("g"),
+        "02 confirm, 02 confirm, 02 confirm, 01 confirm"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +88,10 @@ async fn what_was_decided_refuses_the_opposite() {
     w.prepared("tcc", "g", 1).await;
     w.submit(body("tcc")).await.expect("submit");
     let refused = w.abort(json!({"gid": "g"})).await.expect_err("submitted");
-    assert_eq!((refused.kind(), refused.status()), (ErrorKind::WrongState, Some(Status::Submitted)));
+    assert_eq!(
+        (refused.kind(), refused.status()),
+        (ErrorKind::WrongState, Some(Status::Submitted))
+    );
     let late = w.register(registration("tcc", "g", 2)).await;
     assert_eq!(late.expect_err("submitted").kind(), ErrorKind::WrongState);
 }
@@ -85,8 +103,14 @@ async fn unknown_gids_are_refused_and_leave_nothing() {
     assert_eq!(kind(w.submit(body("tcc")).await), ErrorKind::UnknownGid);
     assert_eq!(kind(w.abort(body("tcc")).await), ErrorKind::UnknownGid);
     assert_eq!(kind(w.engine.reset_next("g").await), ErrorKind::UnknownGid);
-    assert_eq!(kind(w.engine.force_stop("g", "", "").await), ErrorKind::UnknownGid);
-    assert_eq!(kind(w.register(registration("tcc", "g", 1)).await), ErrorKind::WrongState);
+    assert_eq!(
+        kind(w.engine.force_stop("g", "", "").await),
+        ErrorKind::UnknownGid
+    );
+    assert_eq!(
+        kind(w.register(registration("tcc", "g", 1)).await),
+        ErrorKind::WrongState
+    );
     assert_eq!(w.engine.driven(), 0);
     assert!(w.store.gids().is_empty());
 }

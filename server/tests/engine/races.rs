@@ -23,7 +23,11 @@ async fn a_branch_registered_while_an_abort_is_on_its_way_is_undone() {
     w.prepared("tcc", "g", 1).await;
     slow_claims(&w, 100);
     let engine = w.engine.clone();
-    let abort = tokio::spawn(async move { engine.abort(super::world::global(&json!({"gid": "g"}))).await });
+    let abort = tokio::spawn(async move {
+        engine
+            .abort(super::world::global(&json!({"gid": "g"})))
+            .await
+    });
     w.pass(50).await;
     w.register(registration("tcc", "g", 2))
         .await
@@ -53,7 +57,11 @@ async fn submit_and_abort_at_once_have_one_winner() {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 let body = super::world::global(&body);
                 let forward = k % 2 == 0;
-                let answer = if forward { engine.submit(body).await } else { engine.abort(body).await };
+                let answer = if forward {
+                    engine.submit(body).await
+                } else {
+                    engine.abort(body).await
+                };
                 (forward, answer)
             }));
         }
@@ -68,7 +76,11 @@ async fn submit_and_abort_at_once_have_one_winner() {
         }
         let tx = w.ended(&gid, 1_000).await;
         let forward = tx.status() == Status::Succeed;
-        assert!(!won.is_empty() && won.iter().all(|f| *f == forward), "{gid}: {won:?}, {}", tx.status());
+        assert!(
+            !won.is_empty() && won.iter().all(|f| *f == forward),
+            "{gid}: {won:?}, {}",
+            tx.status()
+        );
         let calls = w.net.calls(&gid);
         assert_eq!(calls.contains("02"), extra, "{gid}: {calls}");
     }
@@ -111,7 +123,11 @@ async fn registering_the_same_branch_twice_is_one_branch() {
 async fn requests_meet_a_driver_that_is_just_letting_go() {
     let w = World::new(|_| status(500, 0));
     w.store.fail(|kind, _| Fault {
-        delay: if kind == (Kind::Save { last: true }) { 100 } else { 0 },
+        delay: if kind == (Kind::Save { last: true }) {
+            100
+        } else {
+            0
+        },
         ..Fault::default()
     });
     w.submit(saga("g", 1, json!({}))).await.expect("submit");
@@ -138,7 +154,13 @@ async fn a_wrong_request_changes_nothing() {
         let refused = w.submit(body).await.expect_err("another type");
         assert_eq!(refused.kind(), ErrorKind::WrongState, "{refused}");
     }
-    assert_eq!(w.abort(json!({"gid": "g"})).await.expect_err("a saga").kind(), ErrorKind::WrongState);
+    assert_eq!(
+        w.abort(json!({"gid": "g"}))
+            .await
+            .expect_err("a saga")
+            .kind(),
+        ErrorKind::WrongState
+    );
     assert_eq!(w.store.history("g").len(), writes);
     w.ends("g", Status::Succeed, 20_000).await;
 }

@@ -14,11 +14,18 @@ use std::time::Duration;
 /// Which sagas are refused at a step of theirs: a matter of the gid, not of luck, so that every attempt gets the same answer.
 fn refused(call: &Seen) -> bool {
     let n = number(&call.gid);
-    call.op == "action" && call.gid.starts_with("saga") && n % 5 == 0 && call.branch == format!("{:02}", 1 + n / 5 % 3)
+    call.op == "action"
+        && call.gid.starts_with("saga")
+        && n % 5 == 0
+        && call.branch == format!("{:02}", 1 + n / 5 % 3)
 }
 
 fn number(gid: &str) -> u64 {
-    gid.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0)
+    gid.chars()
+        .filter(char::is_ascii_digit)
+        .collect::<String>()
+        .parse()
+        .unwrap_or(0)
 }
 
 /// Whether the local transaction of a message committed.
@@ -65,7 +72,9 @@ fn store_faults(rng: &Rng, kind: Kind) -> Fault {
 }
 
 /// Asks until the answer is no fault of the coordinator's.
-async fn ask<F: Future<Output = Result<(), amends::Error>>>(mut request: impl FnMut() -> F) -> Result<(), ErrorKind> {
+async fn ask<F: Future<Output = Result<(), amends::Error>>>(
+    mut request: impl FnMut() -> F,
+) -> Result<(), ErrorKind> {
     loop {
         match request().await {
             Err(e) if matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Internal) => {
@@ -100,7 +109,14 @@ async fn client(engine: Arc<Engine>, gid: String, trans_type: &'static str, rng:
             }
         }
         "msg" => {
-            let body = msg(&gid, 2, merged(common, json!({"timeout_to_fail": 5, "concurrent": rng.chance(50)})));
+            let body = msg(
+                &gid,
+                2,
+                merged(
+                    common,
+                    json!({"timeout_to_fail": 5, "concurrent": rng.chance(50)}),
+                ),
+            );
             let prepared = ask(|| {
                 let (engine, body) = (engine.clone(), global(&body));
                 async move { engine.prepare(body).await }
@@ -112,8 +128,12 @@ async fn client(engine: Arc<Engine>, gid: String, trans_type: &'static str, rng:
                 let _ = submit(body).await;
             }
         }
+        "workflow" => workflow(&engine, &gid, &rng).await,
         _ => {
-            let body = merged(json!({"gid": gid, "trans_type": trans_type, "timeout_to_fail": 15}), common);
+            let body = merged(
+                json!({"gid": gid, "trans_type": trans_type, "timeout_to_fail": 15}),
+                common,
+            );
             let prepared = ask(|| {
                 let (engine, body) = (engine.clone(), global(&body));
                 async move { engine.prepare(body).await }
@@ -122,7 +142,8 @@ async fn client(engine: Arc<Engine>, gid: String, trans_type: &'static str, rng:
             let mut registered = true;
             for k in 1..=3 {
                 let answer = ask(|| {
-                    let (engine, body) = (engine.clone(), branch(&registration(trans_type, &gid, k)));
+                    let (engine, body) =
+                        (engine.clone(), branch(&registration(trans_type, &gid, k)));
                     async move { engine.register_branch(body).await }
                 });
                 registered &= answer.await.is_ok();
@@ -144,21 +165,70 @@ async fn client(engine: Arc<Engine>, gid: String, trans_type: &'static str, rng:
     }
 }
 
+/// Whether a workflow's client decides to go forward.
+fn goes_forward(gid: &str) -> bool {
+    number(gid) % 4 != 0
+}
+
+async fn workflow(engine: &Arc<Engine>, gid: &str, rng: &Rng) {
+    let body = json!({"gid": gid, "trans_type": "workflow", "query_prepared": "http://b1/resume",
+        "custom_data": json!({"name": "wf"}).to_string()});
+    let prepared = ask(|| {
+        let (engine, body) = (engine.clone(), global(&body));
+        async move { engine.prepare_workflow(body).await.map(|_| ()) }
+    });
+    prepared.await.expect("prepareWorkflow");
+    for k in 1..=3 {
+        // Some clients are silent for so long that they are called back.
+        tokio::time::sleep(Duration::from_millis(rng.below(if rng.chance(20) {
+            15_000
+        } else {
+            100
+        })))
+        .await;
+        let step = json!({"gid": gid, "trans_type": "workflow", "branch_id": format!("{k:02}"), "op": "action",
+            "status": "succeed", "data": "r", "run": gid});
+        let registered = ask(|| {
+            let (engine, step) = (engine.clone(), branch(&step));
+            async move { engine.register_branch(step).await }
+        });
+        registered.await.expect("registerBranch");
+    }
+    let status = if goes_forward(gid) {
+        "succeed"
+    } else {
+        "failed"
+    };
+    let end = json!({"gid": gid, "trans_type": "workflow", "req_extra": {"status": status}});
+    let ended = ask(|| {
+        let (engine, end) = (engine.clone(), global(&end));
+        async move { engine.submit(end).await }
+    });
+    ended.await.expect("the end");
+}
+
 async fn assert_right(w: &World, gid: &str, seed: u64) {
     let tx = w.ended(gid, 600_000).await;
     let forward = tx.status() == Status::Succeed;
     let branches = match tx.trans_type() {
         TransType::Msg => 2,
         TransType::Saga => 3,
+        TransType::Workflow => 0,
         _ => tx.rows().len() / 2,
     };
     for k in 1..=branches {
         let effect = w.net.effect(gid, &format!("{k:02}"));
-        assert_eq!(effect.stays(), forward, "seed {seed}: {gid} is {}, branch {k} is {effect:?}", tx.status());
+        assert_eq!(
+            effect.stays(),
+            forward,
+            "seed {seed}: {gid} is {}, branch {k} is {effect:?}",
+            tx.status()
+        );
     }
     match tx.trans_type() {
         TransType::Saga => assert_eq!(forward, number(gid) % 5 != 0, "seed {seed}: {gid}"),
         TransType::Msg => assert_eq!(forward, committed(gid), "seed {seed}: {gid}"),
+        TransType::Workflow => assert_eq!(forward, goes_forward(gid), "seed {seed}: {gid}"),
         _ => {}
     }
 }
@@ -171,10 +241,15 @@ async fn run(seed: u64, transactions: u64, setup: Setup) {
     w.store.fail(move |kind, _| store_faults(&store_rng, kind));
     let mut clients = Vec::new();
     for n in 0..transactions {
-        let trans_type = ["saga", "saga", "msg", "tcc", "xa"][(n % 5) as usize];
-        let gid = format!("{trans_type}{}", n / 5);
-        let gid = if n % 5 == 1 { format!("{gid}7") } else { gid };
-        clients.push(tokio::spawn(client(w.engine.clone(), gid, trans_type, rng.clone())));
+        let trans_type = ["saga", "saga", "msg", "tcc", "xa", "workflow"][(n % 6) as usize];
+        let second = if n % 6 == 1 { "-b" } else { "" };
+        let gid = format!("{trans_type}{second}{}", n / 6);
+        clients.push(tokio::spawn(client(
+            w.engine.clone(),
+            gid,
+            trans_type,
+            rng.clone(),
+        )));
     }
     w.pass(40_000).await;
     w.net.behave(right);
@@ -182,13 +257,23 @@ async fn run(seed: u64, transactions: u64, setup: Setup) {
     for client in clients {
         client.await.expect("a client ends");
     }
+    let healed = w.now();
     for gid in w.store.gids() {
         assert_right(&w, gid.as_str(), seed).await;
     }
+    let took = w.now() - healed;
+    assert!(
+        took < 90_000,
+        "seed {seed}: {took} ms, though nothing is due later than 22 s and a nap of 30 s"
+    );
     w.idle(10_000).await;
     w.check();
     let stats = amends_server::store::Store::stats(&*w.store);
-    assert!(stats.unfinished.is_empty(), "seed {seed}: {:?}", stats.unfinished);
+    assert!(
+        stats.unfinished.is_empty(),
+        "seed {seed}: {:?}",
+        stats.unfinished
+    );
 }
 
 fn impatient() -> Setup {

@@ -27,7 +27,16 @@ async fn errors_double_the_delay_up_to_the_cap_and_raise_attention() {
     let s = 1_000;
     assert_gaps(
         &w.net.times("g", "01 action"),
-        &[20 * s, 40 * s, 80 * s, 160 * s, 320 * s, 600 * s, 600 * s, 600 * s],
+        &[
+            20 * s,
+            40 * s,
+            80 * s,
+            160 * s,
+            320 * s,
+            600 * s,
+            600 * s,
+            600 * s,
+        ],
     );
     assert!(!w.stored("g").await.state().attention);
 }
@@ -44,10 +53,20 @@ async fn ongoing_keeps_the_base_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_branch_is_called_again_after_its_timeout_and_its_delay() {
-    let w = World::new(|call| if call.nth < 1 { end(End::Silence) } else { ok(0) });
-    w.submit(saga("g", 1, json!({"request_timeout": 5, "retry_interval": 1})))
-        .await
-        .expect("submit");
+    let w = World::new(|call| {
+        if call.nth < 1 {
+            end(End::Silence)
+        } else {
+            ok(0)
+        }
+    });
+    w.submit(saga(
+        "g",
+        1,
+        json!({"request_timeout": 5, "retry_interval": 1}),
+    ))
+    .await
+    .expect("submit");
     w.ends("g", Status::Succeed, 60_000).await;
     let times = w.net.times("g", "01 action");
     assert!((7_000..=7_200).contains(&times[1]), "{times:?}");
@@ -60,9 +79,13 @@ async fn branches_back_off_each_for_itself() {
         ("02", 0..6) => status(425, 0),
         _ => ok(0),
     });
-    w.submit(saga("g", 3, json!({"custom_data": "{\"concurrent\":true}"})))
-        .await
-        .expect("submit");
+    w.submit(saga(
+        "g",
+        3,
+        json!({"custom_data": "{\"concurrent\":true}"}),
+    ))
+    .await
+    .expect("submit");
     w.ends("g", Status::Succeed, 600_000).await;
     assert_gaps(&w.net.times("g", "01 action"), &[20_000, 40_000, 80_000]);
     assert_gaps(&w.net.times("g", "02 action"), &[10_000; 6]);
@@ -80,7 +103,11 @@ async fn a_retry_limit_gives_a_few_quick_retries_and_then_rolls_back() {
         .expect("submit");
     let tx = w.ends("g", Status::Failed, 60_000).await;
     assert_gaps(&w.net.times("g", "02 action"), &[200, 400, 800]);
-    assert!(tx.state().reason.contains("RetryLimit"), "{}", tx.state().reason);
+    assert!(
+        tx.state().reason.contains("RetryLimit"),
+        "{}",
+        tx.state().reason
+    );
     assert!(!w.net.effect("g", "01").stays());
 }
 
@@ -114,7 +141,9 @@ async fn a_reset_during_a_call_starts_no_second_one() {
     w.pass(100).await;
     for _ in 0..3 {
         w.engine.reset_next("g").await.expect("reset");
-        w.submit(saga("g", 1, json!({}))).await.expect("submit again");
+        w.submit(saga("g", 1, json!({})))
+            .await
+            .expect("submit again");
     }
     w.ends("g", Status::Succeed, 5_000).await;
     assert_eq!(w.net.calls("g"), "01 action");
@@ -126,7 +155,9 @@ async fn a_second_submit_cuts_no_delay() {
     w.submit(saga("g", 1, json!({}))).await.expect("submit");
     for _ in 0..4 {
         w.pass(2_000).await;
-        w.submit(saga("g", 1, json!({}))).await.expect("submit again");
+        w.submit(saga("g", 1, json!({})))
+            .await
+            .expect("submit again");
     }
     w.ends("g", Status::Succeed, 60_000).await;
     assert_gaps(&w.net.times("g", "01 action"), &[20_000]);

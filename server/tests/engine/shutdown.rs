@@ -34,8 +34,13 @@ async fn calls_end_and_everything_is_let_go_of() {
     for gid in w.store.gids() {
         let record = w.store.record(gid.as_str());
         assert!(!record.index.driven, "{gid} is let go of");
-        let tx = amends::coordinator::Transaction::load(&record, 0, w.engine.policy()).expect("a record");
-        assert_eq!(tx.rows()[3].state.status.as_str(), "succeed", "what is known is stored");
+        let tx = amends::coordinator::Transaction::load(&record, 0, w.engine.policy())
+            .expect("a record");
+        assert_eq!(
+            tx.rows()[3].state.status.as_str(),
+            "succeed",
+            "what is known is stored"
+        );
         assert!(!tx.rows()[5].state.started, "the third was never started");
     }
     w.pass(60_000).await;
@@ -57,10 +62,20 @@ async fn what_was_withheld_is_due_at_once_in_the_next_engine() {
         .await
         .expect("submit");
     let concurrent = json!({"concurrent": true, "orders": {"2": [0]}}).to_string();
-    w.net.behave(|call| if call.name() == "02 action" { status(425, 10) } else { ok(2_000) });
-    w.submit(saga("other", 3, json!({"custom_data": concurrent, "retry_interval": 300})))
-        .await
-        .expect("submit");
+    w.net.behave(|call| {
+        if call.name() == "02 action" {
+            status(425, 10)
+        } else {
+            ok(2_000)
+        }
+    });
+    w.submit(saga(
+        "other",
+        3,
+        json!({"custom_data": concurrent, "retry_interval": 300}),
+    ))
+    .await
+    .expect("submit");
     w.pass(100).await;
     w.net.behave(|_| ok(2_000));
     w.engine.shutdown(LIMIT).await;
@@ -97,7 +112,10 @@ async fn the_limit_ends_a_shutdown_and_what_hangs_is_left_to_the_next_engine() {
     w.pass(100).await;
     w.engine.shutdown(LIMIT).await;
     assert_eq!(w.now(), 10_100);
-    assert!(w.store.record("g").index.driven, "a call of it may still be on the wire");
+    assert!(
+        w.store.record("g").index.driven,
+        "a call of it may still be on the wire"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,13 +129,19 @@ async fn requests_during_a_shutdown_are_decided_or_refused() {
         tokio::spawn(async move { engine.shutdown(LIMIT).await })
     };
     w.pass(100).await;
-    let refused = w.submit(saga("new", 1, json!({}))).await.expect_err("stopping");
+    let refused = w
+        .submit(saga("new", 1, json!({})))
+        .await
+        .expect_err("stopping");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
     let (again, _) = w
         .submitting(saga("g", 2, json!({"wait_result": true})))
         .await
         .expect("an answer");
-    assert_eq!(again.expect_err("it does not end here").kind(), ErrorKind::Ongoing);
+    assert_eq!(
+        again.expect_err("it does not end here").kind(),
+        ErrorKind::Ongoing
+    );
     w.abort(json!({"gid": "t"})).await.expect("decided");
     stopping.await.expect("the shutdown ends");
     assert_eq!(w.net.calls("t"), "");
@@ -180,7 +204,11 @@ async fn what_is_being_claimed_when_the_end_comes_is_not_driven() {
     assert_eq!(calls, 20);
     w.pass(60_000).await;
     assert_eq!(w.net.log().len(), calls);
-    assert_eq!(w.store.writes(), before, "the store was released: nothing is written after it");
+    assert_eq!(
+        w.store.writes(),
+        before,
+        "the store was released: nothing is written after it"
+    );
     w.store.heal();
     w.net.behave(|_| ok(0));
     let after = next(&w);

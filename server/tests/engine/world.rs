@@ -60,7 +60,10 @@ impl World {
         World::with(Setup::default(), behaviour)
     }
 
-    pub(crate) fn with(setup: Setup, behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> World {
+    pub(crate) fn with(
+        setup: Setup,
+        behaviour: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    ) -> World {
         World::on(setup, Faulty::new(clock(EPOCH)), Net::new(behaviour))
     }
 
@@ -145,7 +148,10 @@ impl World {
             }
             if self.now() >= deadline {
                 let due = index.due.map(|d| d - self.store.now());
-                panic!("{gid} is {} after {within_ms} ms, due in {due:?} ms", index.status);
+                panic!(
+                    "{gid} is {} after {within_ms} ms, due in {due:?} ms",
+                    index.status
+                );
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -206,12 +212,17 @@ pub(crate) fn branch(body: &Value) -> BranchRequest {
 pub(crate) fn saga(gid: &str, n: usize, more: Value) -> Value {
     let step = |k: usize| json!({"action": format!("http://b{k}/do"), "compensate": format!("http://b{k}/undo")});
     let steps: Vec<Value> = (1..=n).map(step).collect();
-    merged(json!({"gid": gid, "trans_type": "saga", "steps": steps, "payloads": vec!["{}"; n]}), more)
+    merged(
+        json!({"gid": gid, "trans_type": "saga", "steps": steps, "payloads": vec!["{}"; n]}),
+        more,
+    )
 }
 
 /// A message of `n` steps.
 pub(crate) fn msg(gid: &str, n: usize, more: Value) -> Value {
-    let steps: Vec<Value> = (1..=n).map(|k| json!({"action": format!("http://b{k}/do")})).collect();
+    let steps: Vec<Value> = (1..=n)
+        .map(|k| json!({"action": format!("http://b{k}/do")}))
+        .collect();
     merged(
         json!({"gid": gid, "trans_type": "msg", "steps": steps, "payloads": vec!["{}"; n], "query_prepared": "http://q/query"}),
         more,
