@@ -87,11 +87,12 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start, panicked: bool) {
     let tx = match start {
-        Start::New(tx, wait, answer) => match create(engine, mailbox, *tx, wait, answer).await {
-            Creation::Done(driver) => return driver.drive().await,
-            Creation::Refused => return,
-            Creation::Exists => claim(engine, gid, mailbox).await,
-        },
+        Start::New(tx, wait, answer) => {
+            if let Some(driver) = create(engine, mailbox, *tx, wait, answer).await {
+                driver.drive().await;
+            }
+            return;
+        }
         Start::Claimed(record) => open(engine, gid, mailbox, &record),
         Start::Stored => claim(engine, gid, mailbox).await,
     };
@@ -134,20 +135,14 @@ fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> 
     }
 }
 
-enum Creation<'e> {
-    Done(Driver<'e>),
-    /// The gid is taken: the submit, in the mailbox now, is one of the stored transaction.
-    Exists,
-    Refused,
-}
-
-/// Stores a new transaction, answers its submit, and makes its first calls.
-async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Transaction, wait: bool, answer: Answer) -> Creation<'e> {
+/// Stores a new transaction, answers its submit, and makes its first calls. If its gid is taken, the submit, put into the mailbox, is one of
+/// the stored transaction.
+async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Transaction, wait: bool, answer: Answer) -> Option<Driver<'e>> {
     let fx = match step(&mut tx, Input::Wake, &engine.env()) {
         Ok(fx) => fx,
         Err(e) => {
             let _ = answer.send(Err(e));
-            return Creation::Refused;
+            return None;
         }
     };
     let (seq, save) = tx.take_save(true);
@@ -159,11 +154,11 @@ async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Trans
             driver.accepted(wait, false, answer);
             driver.count_end();
             driver.make_calls(fx.calls);
-            Creation::Done(driver)
+            Some(driver)
         }
         Ok(Created::Exists(_)) => {
             mailbox.post(Message::Ask { request: resubmit(&tx), wait, answer });
-            Creation::Exists
+            None
         }
         Err(e) => {
             let e = store_error(e);
@@ -171,7 +166,7 @@ async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Trans
             engine.store.unclaim(tx.gid());
             mailbox.refuse(&e);
             let _ = answer.send(Err(e));
-            Creation::Refused
+            None
         }
     }
 }

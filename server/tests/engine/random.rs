@@ -16,7 +16,7 @@ fn refused(call: &Seen) -> bool {
     let n = number(&call.gid);
     call.op == "action"
         && call.gid.starts_with("saga")
-        && n % 5 == 0
+        && n.is_multiple_of(5)
         && call.branch == format!("{:02}", 1 + n / 5 % 3)
 }
 
@@ -30,7 +30,7 @@ fn number(gid: &str) -> u64 {
 
 /// Whether the local transaction of a message committed.
 fn committed(gid: &str) -> bool {
-    number(gid) % 3 != 0
+    !number(gid).is_multiple_of(3)
 }
 
 fn right(call: &Seen) -> Act {
@@ -167,7 +167,7 @@ async fn client(engine: Arc<Engine>, gid: String, trans_type: &'static str, rng:
 
 /// Whether a workflow's client decides to go forward.
 fn goes_forward(gid: &str) -> bool {
-    number(gid) % 4 != 0
+    !number(gid).is_multiple_of(4)
 }
 
 async fn workflow(engine: &Arc<Engine>, gid: &str, rng: &Rng) {
@@ -226,7 +226,11 @@ async fn assert_right(w: &World, gid: &str, seed: u64) {
         );
     }
     match tx.trans_type() {
-        TransType::Saga => assert_eq!(forward, number(gid) % 5 != 0, "seed {seed}: {gid}"),
+        TransType::Saga => assert_eq!(
+            forward,
+            !number(gid).is_multiple_of(5),
+            "seed {seed}: {gid}"
+        ),
         TransType::Msg => assert_eq!(forward, committed(gid), "seed {seed}: {gid}"),
         TransType::Workflow => assert_eq!(forward, goes_forward(gid), "seed {seed}: {gid}"),
         _ => {}
