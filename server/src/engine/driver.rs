@@ -8,7 +8,7 @@ use amends::coordinator::record::Record;
 use amends::coordinator::{Call, CallId, Effects, Input, Request, Transaction, Wait, When, step};
 use amends::branch::ROOT_BRANCH;
 use amends::wire::call::{HttpCall, Target, host};
-use amends::{Error, ErrorKind, Gid, Millis, Op, Outcome, Status, TransType};
+use amends::{Error, ErrorKind, Gid, Millis, Op, Options, Outcome, Status, TransType};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
@@ -17,8 +17,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-/// A driver stays for what is due within this time, ms; for anything later it lets go.
-const STAY_MS: Millis = 1_000;
+/// A driver stays for what is due within this time, ms; for anything later it lets go. Less than the shortest base interval (1 s), so that
+/// what panicked is let go of, and is served like any other until it is due again.
+const STAY_MS: Millis = 900;
 /// A transaction that waits for a free slot looks again after this time, ms, should nobody wake it.
 const SLOT_WAIT_MS: Millis = 60_000;
 /// Pause before a write is tried again while the store takes none.
@@ -55,12 +56,11 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
     let mut panics = 0;
     loop {
         let life = AssertUnwindSafe(drive(&engine, &gid, &mailbox, start, panics > 0)).catch_unwind().await;
-        let freed = engine.slots.give_back(&gid);
-        engine.freed(None, freed);
         match life {
             Ok(()) => panics = 0,
             Err(panic) => {
                 panics += 1;
+                engine.give_back(&gid);
                         tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
                 if panics > 1 {
                     mailbox.refuse(&Error::new(ErrorKind::Internal, "internal error, see the server's log"));
@@ -70,7 +70,10 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
                 continue;
             }
         }
+        // A slot that was set aside while it let go comes with mail: it is kept, or it would be passed from one to the next of those that
+        // let go and never be used.
         if engine.retire(&gid, &mailbox) {
+            engine.give_back(&gid);
             mailbox.refuse(&Error::new(ErrorKind::Unavailable, "the server is shutting down"));
             return;
         }
@@ -83,33 +86,29 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start, panicked: bool) {
-    let mut first = None;
     let tx = match start {
-        Start::New(tx, wait, answer) => match create(engine, mailbox, tx, wait, answer).await {
-            Creation::Done(driver) => return driver.drive().await,
-            Creation::Refused => return,
-            Creation::Exists(ask) => {
-                first = Some(ask);
-                claim(engine, gid, mailbox, false).await
+        Start::New(tx, wait, answer) => {
+            if let Some(driver) = create(engine, mailbox, tx, wait, answer).await {
+                driver.drive().await;
             }
-        },
+            return;
+        }
         Start::Claimed(record) => open(engine, gid, mailbox, &record),
         Start::Stored => claim(engine, gid, mailbox, panicked).await,
     };
-    let Some((tx, driven)) = tx else { return };
-    let mut driver = Driver::new(engine, mailbox, tx, driven);
+    let Some(tx) = tx else { return };
+    let mut driver = Driver::new(engine, mailbox, tx);
     driver.counted_end = driver.tx.status().is_final();
     driver.mark();
     if panicked && !driver.tx.status().is_final() {
         driver.step_and_carry_out(Input::Panicked).await;
     }
-    driver.inbox.extend(first);
     driver.inbox.push_back(Event::Look);
     driver.drive().await;
 }
 
 /// Takes a stored transaction for driving; requests for one that is unknown are refused.
-async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: bool) -> Option<(Box<Transaction>, bool)> {
+async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: bool) -> Option<Box<Transaction>> {
     match engine.store.claim(gid).await {
         Ok(Some(mut record)) => {
             // What the life that panicked had started is not known.
@@ -121,15 +120,17 @@ async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: boo
             None
         }
         Err(e) => {
+            // As in `create`.
+            engine.store.unclaim(gid);
             mailbox.refuse(&store_error(e));
             None
         }
     }
 }
 
-fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<(Box<Transaction>, bool)> {
+fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<Box<Transaction>> {
     match Transaction::load(record, engine.now(), &engine.policy) {
-        Ok(tx) => Some((Box::new(tx), record.index.driven)),
+        Ok(tx) => Some(Box::new(tx)),
         Err(e) => {
             // It stays claimed: looking at it again and again would not mend it.
             tracing::error!(%gid, error = %e, "a stored transaction cannot be read");
@@ -139,37 +140,44 @@ fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> 
     }
 }
 
-enum Creation<'e> {
-    Done(Box<Driver<'e>>),
-    /// The gid is taken: the submit is one of the stored transaction.
-    Exists(Event),
-    Refused,
-}
-
-/// Stores a new transaction, answers its submit, and makes its first calls.
-async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Box<Transaction>, wait: bool, answer: Answer) -> Creation<'e> {
+/// Stores a new transaction, answers its submit, and makes its first calls. If its gid is taken, the submit, put into the mailbox, is one of
+/// the stored transaction.
+async fn create<'e>(
+    engine: &'e Arc<Engine>,
+    mailbox: &'e Mailbox,
+    mut tx: Box<Transaction>,
+    wait: bool,
+    answer: Answer,
+) -> Option<Box<Driver<'e>>> {
     let fx = match step(&mut tx, Input::Wake, &engine.env()) {
         Ok(fx) => fx,
         Err(e) => {
             let _ = answer.send(Err(e));
-            return Creation::Refused;
+            return None;
         }
     };
     let (seq, save) = tx.take_save(true);
     match engine.store.create(tx.gid().clone(), save).await {
         Ok(Created::New) => {
-            let mut driver = Driver::new(engine, mailbox, tx, true);
+            let mut driver = Driver::new(engine, mailbox, tx);
             (driver.acked, driver.built) = (seq, seq);
             driver.wake_at = fx.wake_at;
             driver.accepted(wait, false, answer);
             driver.count_end();
             driver.make_calls(fx.calls);
-            Creation::Done(driver)
+            Some(driver)
         }
-        Ok(Created::Exists(_)) => Creation::Exists(Event::Ask { request: resubmit(&tx), wait, answer }),
+        Ok(Created::Exists(_)) => {
+            mailbox.post(Message::Ask { request: resubmit(&tx), wait, answer });
+            None
+        }
         Err(e) => {
-            let _ = answer.send(Err(store_error(e)));
-            Creation::Refused
+            let e = store_error(e);
+            // Should it be stored although its answer was lost, it waits for its due time like any other.
+            engine.store.unclaim(tx.gid());
+            mailbox.refuse(&e);
+            let _ = answer.send(Err(e));
+            None
         }
     }
 }
@@ -177,7 +185,8 @@ async fn create<'e>(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, mut tx: Box<T
 /// What a submit asks of the transaction that is stored under its gid.
 pub(super) fn resubmit(tx: &Transaction) -> Request {
     let def = tx.definition();
-    Request::Submit { trans_type: def.trans_type, options: Box::new(def.options.clone()), custom_data: def.custom_data.clone() }
+    let options = Box::new(Options { wait_result: false, ..def.options.clone() });
+    Request::Submit { trans_type: def.trans_type, options, custom_data: def.custom_data.clone() }
 }
 
 struct Driver<'e> {
@@ -195,8 +204,6 @@ struct Driver<'e> {
     acked: u64,
     /// The newest save that was queued.
     built: u64,
-    /// Whether the record in the store says that it is driven.
-    driven: bool,
     late_at: Option<Millis>,
     wake_at: Option<Millis>,
     /// A call found no free slot.
@@ -207,7 +214,7 @@ struct Driver<'e> {
 }
 
 impl<'e> Driver<'e> {
-    fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Box<Transaction>, driven: bool) -> Box<Driver<'e>> {
+    fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Box<Transaction>) -> Box<Driver<'e>> {
         let mut driver = Box::new(Driver {
             engine,
             mailbox,
@@ -221,7 +228,6 @@ impl<'e> Driver<'e> {
             facts: VecDeque::new(),
             acked: 0,
             built: 0,
-            driven,
             late_at: None,
             wake_at: None,
             queued: false,
@@ -243,6 +249,7 @@ impl<'e> Driver<'e> {
 
     async fn drive(mut self: Box<Self>) {
         loop {
+            self.answer_watchers();
             if self.inbox.is_empty() && self.rest().await {
                 return;
             }
@@ -296,10 +303,11 @@ impl<'e> Driver<'e> {
                     self.save(true);
                 }
                 self.step_and_carry_out(Input::Wake).await;
+                // All calls that are due were made now: a slot that is still set aside is of no use here.
+                self.engine.give_back(self.tx.gid());
             }
             Event::Ask { request, wait, answer } => Box::pin(self.ask(request, wait, answer)).await,
         }
-        self.answer_watchers();
     }
 
     async fn ask(&mut self, request: Request, wait: bool, answer: Answer) {
@@ -343,8 +351,8 @@ impl<'e> Driver<'e> {
             if stopping {
                 wait.until = now;
             }
-            // A transaction that waits for a slot goes on as soon as there is one.
-            let goes_on = self.queued && now < wait.until;
+            // It goes on as soon as there is a slot, or with what is still to be decided on.
+            let goes_on = (self.queued || !self.inbox.is_empty()) && now < wait.until;
             match if goes_on { None } else { wait.answer(&self.tx, now, &self.engine.policy) } {
                 Some(result) => {
                     let _ = answer.send(result);
@@ -391,7 +399,6 @@ impl<'e> Driver<'e> {
     fn save(&mut self, driven: bool) {
         let (seq, save) = self.tx.take_save(driven);
         self.built = seq;
-        self.driven = save.index.driven;
         self.late_at = None;
         let saved = self.engine.store.save(self.tx.gid().clone(), save);
         self.saves.push_back(Box::pin(async move { (seq, saved.await) }));
@@ -424,7 +431,8 @@ impl<'e> Driver<'e> {
         Ok(())
     }
 
-    /// Reads the record again and puts what no durable save holds back into the inbox, to be decided on again.
+    /// Reads the record again and puts what no durable save holds back into the inbox, to be decided on again. It is claimed, for a save
+    /// that let go of it may have come through although its answer was lost.
     async fn recover(&mut self, lost: Lost) {
         self.saves.clear();
         self.late_at = None;
@@ -433,17 +441,19 @@ impl<'e> Driver<'e> {
             tokio::time::sleep(STORE_PAUSE).await;
         }
         loop {
-            match self.engine.store.load(self.tx.gid()).await {
+            match self.engine.store.claim(self.tx.gid()).await {
                 Ok(Some(record)) => match self.tx.reload(&record, &self.engine.policy, self.facts.iter().map(|(_, id, _)| *id)) {
                     Ok(tx) => {
-                        self.driven = record.index.driven;
                         *self.tx = tx;
                         break;
                     }
                     Err(e) => self.engine.warn(self.tx.gid(), &e.to_string()),
                 },
                 Ok(None) => self.engine.warn(self.tx.gid(), "the record is gone"),
-                Err(e) => self.engine.warn(self.tx.gid(), &format!("the record cannot be read: {e}")),
+                Err(e) => {
+                    self.engine.warn(self.tx.gid(), &format!("the record cannot be read: {e}"));
+                    self.turn_away(&store_error(e));
+                }
             }
             tokio::time::sleep(STORE_PAUSE).await;
         }
@@ -454,6 +464,19 @@ impl<'e> Driver<'e> {
         self.inbox.push_back(Event::Look);
     }
 
+    /// While the store is out of reach: refuses what is asked, and ends the waits that are over.
+    fn turn_away(&mut self, error: &Error) {
+        self.mailbox.refuse(error);
+        let now = self.engine.now();
+        for (wait, answer) in std::mem::take(&mut self.watchers) {
+            if now < wait.until {
+                self.watchers.push((wait, answer));
+            } else {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+    }
+
     fn make_calls(&mut self, calls: Vec<Call>) {
         self.queued = false;
         let stopping = self.engine.stopping();
@@ -461,6 +484,10 @@ impl<'e> Driver<'e> {
             if stopping || !self.send(&call) {
                 self.tx.withdraw(call.id);
                 self.queued |= !stopping;
+            }
+            if stopping {
+                // Nobody else knows that it is due: the next start makes it.
+                self.tx.look_by(self.engine.now());
             }
         }
     }

@@ -90,7 +90,7 @@ impl Engine {
             idle: Notify::new(),
             random: AtomicU64::new(u64::from_le_bytes(seed)),
         });
-        tokio::spawn(timer::run(engine.clone()));
+        engine.timer.start(engine.clone());
         engine
     }
 
@@ -137,10 +137,17 @@ impl Engine {
     /// Stops driving: calls on the wire end (for at most `limit`), everything is let go of with what is known, nothing new is claimed.
     pub async fn shutdown(&self, limit: Duration) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.timer.stop();
         self.alerts.shutdown();
         let deadline = tokio::time::sleep(limit);
         tokio::pin!(deadline);
+        // What it is claiming gets its driver before they are counted.
+        tokio::select! {
+            () = self.timer.stop() => {}
+            () = &mut deadline => {}
+        }
+        for answer in std::mem::take(&mut *self.early()).into_values().flatten() {
+            let _ = answer.send(Err(requests::waits_for_its_turn()));
+        }
         loop {
             let idle = self.idle.notified();
             let left: Vec<Arc<Mailbox>> = self.drivers().values().cloned().collect();
@@ -217,6 +224,11 @@ impl Engine {
             self.idle.notify_waiters();
         }
         true
+    }
+
+    /// Returns the slots set aside for a transaction that it does not need.
+    fn give_back(self: &Arc<Self>, gid: &Gid) {
+        self.freed(None, self.slots.give_back(gid));
     }
 
     /// Wakes who got a slot, and everything that waits for a host that answers again.

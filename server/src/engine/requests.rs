@@ -49,7 +49,10 @@ impl Engine {
     async fn store_prepared(&self, tx: &mut Transaction) -> Result<Option<Transaction>, Error> {
         let fx = step(tx, Input::Wake, &self.env())?;
         // What would be called is called when somebody drives it.
-        fx.calls.iter().for_each(|c| tx.withdraw(c.id));
+        for call in &fx.calls {
+            tx.withdraw(call.id);
+            tx.look_by(self.now());
+        }
         let (_, save) = tx.take_save(false);
         let due = save.index.due;
         match self.store.create(tx.gid().clone(), save).await.map_err(store_error)? {
@@ -114,20 +117,33 @@ impl Engine {
             self.early().entry(gid.clone()).or_default().push(answer);
             let stored = self.store_prepared(&mut tx).await;
             if !matches!(stored, Ok(None)) {
-                self.early().remove(&gid);
-            }
-            if stored?.is_some() {
-                return self.ask(&gid, request, true).await;
+                drop(answered);
+                self.forget_early(&gid);
+                return match stored? {
+                    Some(_) => self.ask(&gid, request, true).await,
+                    None => Ok(()),
+                };
             }
             let longest = Duration::from_millis(longest.max(0) as u64);
             return tokio::time::timeout(longest, received(answered)).await.unwrap_or_else(|_| {
-                self.early().remove(&gid);
-                Err(Error::new(ErrorKind::Ongoing, "not ended yet, it waits for its turn"))
+                self.forget_early(&gid);
+                Err(waits_for_its_turn())
             });
         }
         match self.store_prepared(&mut tx).await? {
             None => Ok(()),
             Some(_) => self.ask(&gid, request, false).await,
+        }
+    }
+
+    /// Forgets those that waited for a driver of this gid and no longer listen; others of the same gid wait on.
+    fn forget_early(&self, gid: &Gid) {
+        let mut early = self.early();
+        if let Some(answers) = early.get_mut(gid) {
+            answers.retain(|answer| !answer.is_closed());
+            if answers.is_empty() {
+                early.remove(gid);
+            }
         }
     }
 
@@ -257,6 +273,11 @@ impl Engine {
 
 async fn received(answered: Answered) -> Result<(), Error> {
     answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "internal error, see the server's log")))
+}
+
+/// What a request is told that waited for a driver and got none.
+pub(super) fn waits_for_its_turn() -> Error {
+    Error::new(ErrorKind::Ongoing, "not ended yet, it waits for its turn")
 }
 
 fn not_open(gid: &Gid, status: Option<Status>) -> Error {

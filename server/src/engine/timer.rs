@@ -5,10 +5,11 @@ use super::driver::Start;
 use super::mailbox::Message;
 use amends::Millis;
 use amends::coordinator::Request;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 
 /// Claimed at a time.
 const BATCH: usize = 256;
@@ -28,6 +29,7 @@ pub(super) struct Timer {
     /// When the task means to wake up.
     until: AtomicI64,
     stopped: AtomicBool,
+    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Timer {
@@ -43,13 +45,27 @@ impl Timer {
         self.bell.notify_one();
     }
 
-    pub(super) fn stop(&self) {
+    fn task(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn start(&self, engine: Arc<Engine>) {
+        *self.task() = Some(tokio::spawn(run(engine)));
+    }
+
+    /// Ends the task; when this returns, nothing is being claimed any more.
+    pub(super) async fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         self.bell.notify_one();
+        let task = self.task().take();
+        if let Some(task) = task {
+            // It can only have panicked, and has ended then too.
+            let _ = task.await;
+        }
     }
 }
 
-pub(super) async fn run(engine: Arc<Engine>) {
+async fn run(engine: Arc<Engine>) {
     let timer = &engine.timer;
     while !timer.stopped.load(Ordering::SeqCst) {
         // Hints that come while it claims ring the bell.
