@@ -25,6 +25,9 @@
 
 enum { WRITE = 1, SYNC = 2, TRUNCATE = 3 };
 
+/* What a sync takes: long enough for a kill to fall into it. */
+enum { SYNC_MICROSECONDS = 500 };
+
 /* Fields are little-endian, as on the machines that run the tests; `data` follows. */
 struct entry {
     uint32_t kind;
@@ -199,14 +202,13 @@ static int sync_with(int (*sync)(int), int fd) {
     pthread_mutex_lock(&lock);
     uint64_t covers = log_position;
     pthread_mutex_unlock(&lock);
-    int result = sync(fd);
-    if (result == 0) {
-        pthread_mutex_lock(&lock);
-        struct entry entry = {SYNC, 0, (uint64_t)stat.st_ino, covers, 0, 0};
-        append(&entry, NULL);
-        pthread_mutex_unlock(&lock);
-    }
-    return result;
+    /* The log alone decides what was durable, so the real disk, which others use, is not waited for. */
+    usleep(SYNC_MICROSECONDS);
+    pthread_mutex_lock(&lock);
+    struct entry entry = {SYNC, 0, (uint64_t)stat.st_ino, covers, 0, 0};
+    append(&entry, NULL);
+    pthread_mutex_unlock(&lock);
+    return 0;
 }
 
 int fsync(int fd) { return sync_with(real_fsync, fd); }

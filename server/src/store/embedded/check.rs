@@ -120,6 +120,12 @@ fn copy_tree(from: &Path, to: &Path, immutable: bool) -> io::Result<()> {
             copy_tree(&source, &target, immutable)?;
         } else if immutable {
             std::os::unix::fs::symlink(&source, &target)?;
+        } else if source
+            .extension()
+            .is_some_and(|extension| extension == "jnl")
+        {
+            // fjall syncs it, so the zeros at its end would go to the disk.
+            std::fs::write(&target, journal::without_zeros(&std::fs::read(&source)?))?;
         } else {
             std::fs::copy(&source, &target)?;
         }

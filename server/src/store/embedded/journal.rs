@@ -102,6 +102,16 @@ pub(super) fn verify(journal: &[u8]) -> Journal {
     }
 }
 
+/// A journal without the zeros it was preallocated with. No batch ends in zeros.
+pub(super) fn without_zeros(journal: &[u8]) -> &[u8] {
+    let pages = journal.chunks(PAGE).rposition(|page| !is_zero(page));
+    let used = &journal[..pages.map_or(0, |last| journal.len().min((last + 1) * PAGE))];
+    let end = used.iter().rposition(|byte| *byte != 0);
+    &used[..end.map_or(0, |last| last + 1)]
+}
+
+const PAGE: usize = 4_096;
+
 fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 4_096] = [0; 4_096];
     bytes

@@ -21,9 +21,13 @@ pub(super) const FORMAT: &str = "format";
 pub(super) const DATA: &str = "fjall";
 /// The first line of the file `format`.
 const FORMAT_LINE: &str = "amends data folder, format 1";
-/// What a mount point may hold beside ours.
-const FOREIGN_OK: &str = "lost+found";
+/// It before it is whole.
+const NEW_FORMAT: &str = "format.new";
+/// What a folder may hold before it is ours: what an interrupted creation left, and what a mount point has.
+const BEFORE: [&str; 3] = [lock::FILE, NEW_FORMAT, "lost+found"];
 
+/// What fjall 3 has in its version marker.
+const MARKER: &[u8] = b"FJL\x03";
 const CACHE_BYTES: u64 = 64 << 20;
 const JOURNALS_BYTES: u64 = 256 << 20;
 /// With more than one, fjall's first worker spins for as long as another one compacts.
@@ -81,15 +85,13 @@ pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
     let file = path.join(FORMAT);
     match std::fs::read_to_string(&file) {
         Ok(format) if format.lines().next() == Some(FORMAT_LINE) => return Ok(true),
-        Ok(format) if !format.is_empty() => {
+        Ok(format) => {
             let found = format.lines().next().unwrap_or_default().to_owned();
             return Err(OpenError::Format {
                 path: path.to_owned(),
                 found,
             });
         }
-        // An empty one is left by a power cut just after the folder was created.
-        Ok(_) => return Ok(false),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(OpenError::io(&file, source)),
     }
@@ -98,7 +100,7 @@ pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
         let name = entry
             .map_err(|source| OpenError::io(path, source))?
             .file_name();
-        if name != lock::FILE && name != FOREIGN_OK {
+        if !BEFORE.iter().any(|before| name == *before) {
             return Err(OpenError::NotOurs {
                 path: path.to_owned(),
                 found: name.to_string_lossy().into_owned(),
@@ -108,17 +110,21 @@ pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
     Ok(false)
 }
 
+/// By a rename, so that a power cut leaves the whole line or none of it.
 fn create_format(path: &Path) -> std::io::Result<()> {
-    let mut format = File::create(path.join(FORMAT))?;
+    let new = path.join(NEW_FORMAT);
+    let mut format = File::create(&new)?;
     writeln!(format, "{FORMAT_LINE}")?;
     format.sync_all()?;
+    std::fs::rename(new, path.join(FORMAT))?;
     File::open(path)?.sync_all()
 }
 
-/// When fjall creates a folder it writes its version marker before it puts anything in. A folder without marker, keyspaces and anything
-/// in its journal was never used: a crash interrupted its creation, and it is created again.
+/// When fjall creates a folder it writes its version marker before it puts anything in. A folder without whole marker, keyspaces and
+/// anything in its journal was never used: a crash interrupted its creation, and it is created again.
 fn finish_creation(data: &Path) -> std::io::Result<()> {
-    if !data.exists() || data.join("version").exists() {
+    let is_whole = std::fs::read(data.join("version")).is_ok_and(|marker| marker == MARKER);
+    if !data.exists() || is_whole {
         return Ok(());
     }
     let keyspaces = data.join("keyspaces");
