@@ -60,6 +60,14 @@ impl Ledger {
         self.calls.entry((branch, kind)).or_default().push(call);
     }
 
+    /// What matters later of what happened, for the exhaustive search.
+    pub(crate) fn remember(&self, now: Millis, f: &mut impl std::fmt::Write) {
+        let _ = write!(f, "{:?} {} {:?} {:?}", self.status, self.forced, self.calls.keys(), self.may);
+        for (target, p) in self.pace.iter().filter(|(_, p)| p.not_before > now || p.errors > 0) {
+            let _ = write!(f, "{target:?} {} {}", p.errors, p.not_before.max(now));
+        }
+    }
+
     fn was_sent(&self, branch: usize, kind: Kind) -> bool {
         self.calls.contains_key(&(branch, kind))
     }

@@ -82,8 +82,8 @@ pub(crate) struct Client {
     pub(crate) role: Role,
     pub(crate) at: usize,
     pub(crate) op: u64,
-    tries: u32,
-    act: Option<Act>,
+    pub(crate) tries: u32,
+    pub(crate) act: Option<Act>,
     pub(crate) dead: bool,
 }
 
@@ -350,6 +350,18 @@ impl World {
                 );
                 self.host_back(tx, host);
             }
+        }
+    }
+
+    /// Whether the network can lose this: not what a client tells itself, nor what goes over a database connection.
+    pub(crate) fn can_be_lost(&self, event: &Event) -> bool {
+        match event {
+            Event::Answered { client, .. } | Event::Direct { client, .. } => match self.clients[*client].act {
+                Some(Act::Ask(_)) => true,
+                Some(Act::Call(..)) => self.plans[self.clients[*client].tx].trans_type != TransType::Xa,
+                _ => false,
+            },
+            _ => true,
         }
     }
 

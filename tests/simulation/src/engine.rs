@@ -33,7 +33,7 @@ pub(crate) struct Item {
 }
 
 /// Calls and an answer that wait for a save.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     after: u64,
     calls: Vec<Call>,
@@ -48,7 +48,7 @@ enum Phase {
 }
 
 /// Drives one transaction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Driver {
     id: u64,
     pub(crate) tx: Transaction,
@@ -70,7 +70,7 @@ pub(crate) struct Driver {
 }
 
 /// What a process knows.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Process {
     pub(crate) drivers: BTreeMap<usize, Driver>,
     asks: BTreeMap<u64, (Ask, Verb)>,

@@ -8,13 +8,16 @@ mod network;
 mod participant;
 mod plan;
 mod rng;
+mod search;
 mod store;
 mod workflow;
 mod world;
 
 use amends::TransType;
 
+pub use plan::Small;
 pub use rng::Rng;
+pub use search::{Faults, Found, search};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use world::Report;
 
