@@ -3,11 +3,14 @@
 
 mod check;
 mod client;
-mod engine;
+mod driver;
+mod ends;
 mod network;
 mod participant;
 mod plan;
+mod process;
 mod rng;
+mod script;
 mod search;
 mod store;
 mod workflow;

@@ -238,14 +238,20 @@ impl Plan {
     pub(crate) fn small(world: &Small) -> Plan {
         let count = world.branches;
         let ty = world.trans_type;
-        let mut req =
-            GlobalRequest { gid: "g".to_owned(), trans_type: ty.as_str().to_owned(), ..GlobalRequest::default() };
+        let mut req = GlobalRequest {
+            gid: "g".to_owned(),
+            trans_type: ty.as_str().to_owned(),
+            ..GlobalRequest::default()
+        };
         let mut before = vec![Vec::new(); count];
         match ty {
             TransType::Saga | TransType::Msg => {
                 for (k, waits_for) in before.iter_mut().enumerate() {
                     let keys = [("action", "a"), ("compensate", "c")];
-                    let step = keys.iter().map(|(key, path)| ((*key).to_owned(), url(k % 3, path))).collect();
+                    let step = keys
+                        .iter()
+                        .map(|(key, path)| ((*key).to_owned(), url(k % 3, path)))
+                        .collect();
                     req.steps.push(step);
                     req.payloads.push(Bytes::from_static(b"{}"));
                     if k > 0 && !world.concurrent && ty == TransType::Saga {
@@ -274,7 +280,9 @@ impl Plan {
             before,
             undoable: vec![true; count],
             barrier: world.barrier,
-            refuses: (0..count).map(|k| if world.refuses == Some(k) { 1_000 } else { 0 }).collect(),
+            refuses: (0..count)
+                .map(|k| if world.refuses == Some(k) { 1_000 } else { 0 })
+                .collect(),
             prepares: !matches!(ty, TransType::Saga),
             commits: world.commits,
             waits: false,

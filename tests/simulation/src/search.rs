@@ -8,11 +8,12 @@ use crate::Broken;
 use crate::network::CallState;
 use crate::plan::{Plan, Small, Weather};
 use crate::rng::Rng;
+use crate::store::Write;
 use crate::world::{Event, World};
 use amends::Millis;
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
 use std::hash::Hasher;
 use std::rc::Rc;
 
@@ -71,12 +72,25 @@ enum Choice {
 
 /// Visits every state that a small world can reach with these faults, at most `most`.
 pub fn search(small: &Small, faults: Faults, broken: Option<Broken>, most: usize) -> Found {
-    let mut world = World::of(vec![Plan::small(small)], Weather::default(), Rng::still(), broken);
+    let mut world = World::of(
+        vec![Plan::small(small)],
+        Weather::default(),
+        Rng::still(),
+        broken,
+    );
     world.calm_at = Millis::MIN;
     world.start_clients();
     let mut found = Found::default();
     let mut seen = HashSet::new();
-    let mut stack = vec![(Node { world, left: faults, slow: None, depth: 0 }, None::<Rc<Path>>)];
+    let mut stack = vec![(
+        Node {
+            world,
+            left: faults,
+            slow: None,
+            depth: 0,
+        },
+        None::<Rc<Path>>,
+    )];
     while let Some((mut node, path)) = stack.pop() {
         node.forget_stale();
         if node.world.violation.is_none() && !seen.insert(node.fingerprint()) {
@@ -87,7 +101,11 @@ pub fn search(small: &Small, faults: Faults, broken: Option<Broken>, most: usize
             return found;
         }
         found.states += 1;
-        let choices = if node.world.violation.is_some() { Vec::new() } else { node.choices() };
+        let choices = if node.world.violation.is_some() {
+            Vec::new()
+        } else {
+            node.choices()
+        };
         if choices.is_empty() {
             found.ends += 1;
             if node.world.violation.is_none() {
@@ -100,7 +118,10 @@ pub fn search(small: &Small, faults: Faults, broken: Option<Broken>, most: usize
         }
         for choice in choices {
             let label = node.label(choice);
-            let path = Some(Rc::new(Path { label, before: path.clone() }));
+            let path = Some(Rc::new(Path {
+                label,
+                before: path.clone(),
+            }));
             stack.push((node.after(choice), path));
         }
     }
@@ -122,26 +143,46 @@ impl Node {
     fn forget_stale(&mut self) {
         let w = &self.world;
         let stale = |event: &Event| match event {
-            Event::Client { client, op } | Event::Answered { client, op, .. } => w.clients[*client].dead || w.clients[*client].op != *op,
-            Event::Timeout { call } | Event::Reply { call, .. } => w.calls[*call].ended || w.calls[*call].life != w.life,
-            Event::Timer { life, tx } => *life != w.life || w.process.as_ref().is_none_or(|p| !p.drivers.contains_key(tx)),
+            Event::Client { client, op } | Event::Answered { client, op, .. } => {
+                w.clients[*client].dead || w.clients[*client].op != *op
+            }
+            Event::Timeout { call } | Event::Reply { call, .. } => {
+                w.calls[*call].ended || w.calls[*call].life != w.life
+            }
+            Event::Timer { life, tx } => {
+                *life != w.life
+                    || w.process
+                        .as_ref()
+                        .is_none_or(|p| !p.drivers.contains_key(tx))
+            }
             Event::Due { life, .. } | Event::Replies { life, .. } => *life != w.life,
             Event::Commit => w.store.queue.is_empty(),
             _ => false,
         };
-        let gone: Vec<_> = w.queue.iter().filter(|(_, e)| stale(e)).map(|(k, _)| *k).collect();
+        let gone: Vec<_> = w
+            .queue
+            .iter()
+            .filter(|(_, e)| stale(e))
+            .map(|(k, _)| *k)
+            .collect();
         for key in gone {
             if matches!(self.world.queue.remove(&key), Some(Event::Commit)) {
                 self.world.committing = false;
             }
         }
-        if self.slow.is_some_and(|key| !self.world.queue.contains_key(&key)) {
+        if self
+            .slow
+            .is_some_and(|key| !self.world.queue.contains_key(&key))
+        {
             self.slow = None;
         }
     }
 
     fn is_timer(&self, at: Millis, event: &Event) -> bool {
-        let timer = matches!(event, Event::Client { .. } | Event::Timeout { .. } | Event::Timer { .. } | Event::Due { .. });
+        let timer = matches!(
+            event,
+            Event::Client { .. } | Event::Timeout { .. } | Event::Timer { .. } | Event::Due { .. }
+        );
         timer && at > self.world.now
     }
 
@@ -162,7 +203,11 @@ impl Node {
             waits |= self.slow != Some(*key);
             let message = matches!(
                 event,
-                Event::Arrive { .. } | Event::Answered { .. } | Event::Direct { .. } | Event::Deliver { .. } | Event::Reply { .. }
+                Event::Arrive { .. }
+                    | Event::Answered { .. }
+                    | Event::Direct { .. }
+                    | Event::Deliver { .. }
+                    | Event::Reply { .. }
             );
             if message && self.slow != Some(*key) && w.can_be_lost(event) {
                 if self.left.lost > 0 {
@@ -180,7 +225,12 @@ impl Node {
         }
         if !waits {
             let first = timers.first().map(|k| k.0);
-            choices.extend(timers.iter().filter(|k| Some(k.0) == first).map(|k| Choice::Happens(*k)));
+            choices.extend(
+                timers
+                    .iter()
+                    .filter(|k| Some(k.0) == first)
+                    .map(|k| Choice::Happens(*k)),
+            );
         }
         if self.left.crashes > 0 && w.process.is_some() {
             choices.extend((0..=w.store.queue.len()).map(Choice::Crash));
@@ -239,7 +289,9 @@ impl Node {
     }
 
     fn happens(&mut self, key: (Millis, u64)) {
-        let Some(event) = self.world.queue.remove(&key) else { return };
+        let Some(event) = self.world.queue.remove(&key) else {
+            return;
+        };
         if self.is_timer(key.0, &event) {
             self.world.now = key.0;
         }
@@ -247,7 +299,12 @@ impl Node {
         self.world.handle(event);
         // What can happen between a commit and its answers can happen before it as well; a crash can keep what is queued.
         if commit {
-            let replies = self.world.queue.iter().find(|(_, e)| matches!(e, Event::Replies { .. })).map(|(k, _)| *k);
+            let replies = self
+                .world
+                .queue
+                .iter()
+                .find(|(_, e)| matches!(e, Event::Replies { .. }))
+                .map(|(k, _)| *k);
             if let Some(event) = replies.and_then(|key| self.world.queue.remove(&key)) {
                 self.world.handle(event);
             }
@@ -258,9 +315,24 @@ impl Node {
     fn fingerprint(&self) -> u64 {
         let w = &self.world;
         let mut f = Fingerprint::default();
-        let mut messages: Vec<u64> = w.queue.iter().map(|(key, event)| self.message(*key, event)).collect();
+        let mut messages: Vec<u64> = w
+            .queue
+            .iter()
+            .map(|(key, event)| self.message(*key, event))
+            .collect();
         messages.sort_unstable();
-        let _ = write!(f, "{messages:?} {} {:?} {} {:?} {:?}", w.now, self.left, w.committing, w.sites, w.process);
+        let _ = write!(
+            f,
+            "{messages:?} {} {:?} {} {:?} {}",
+            w.now,
+            self.left,
+            w.committing,
+            w.sites,
+            w.process.is_some()
+        );
+        if let Some(p) = &w.process {
+            p.remember(w.now, &mut f);
+        }
         for ledger in &w.ledgers {
             ledger.remember(w.now, &mut f);
         }
@@ -268,11 +340,41 @@ impl Node {
             self.call(call, &mut f);
         }
         for c in &w.clients {
-            let _ = if c.dead { f.write_str("dead") } else { write!(f, "{:?} {} {} {:?}", c.role, c.at, c.tries, c.act) };
+            let _ = if c.dead {
+                f.write_str("dead")
+            } else {
+                write!(f, "{:?} {} {} {:?}", c.role, c.at, c.tries, c.act)
+            };
         }
-        let _ = write!(f, "{:?}", w.store.queue);
+        for queued in &w.store.queue {
+            let waited = w.process.as_ref().is_some_and(|p| p.waits_for(queued));
+            let _ = write!(f, "{} {waited}", queued.tx);
+            match &queued.write {
+                Write::Save(seq, _, save) => {
+                    let version = w.store.records.get(&queued.tx).map_or(0, |s| s.version);
+                    let _ = write!(
+                        f,
+                        "{seq} {} {:?} {}",
+                        save.base.wrapping_sub(version),
+                        save.index,
+                        save.parts.len()
+                    );
+                    f.0.write(&save.state);
+                }
+                other => {
+                    let _ = write!(f, "{other:?}");
+                }
+            }
+        }
         for stored in w.store.records.values() {
-            let _ = write!(f, "{} {:?} {} {} {}", stored.version, stored.index, stored.exact, stored.held, stored.parts.len());
+            let _ = write!(
+                f,
+                "{:?} {} {} {}",
+                stored.index,
+                stored.exact,
+                stored.held,
+                stored.parts.len()
+            );
             f.0.write(&stored.state);
         }
         f.0.finish()
@@ -280,13 +382,21 @@ impl Node {
 
     fn call(&self, c: &CallState, f: &mut Fingerprint) {
         let own = c.life == self.world.life;
-        let _ = write!(f, "{:?} {:?} {own} {} {} {} {}", c.id, c.target, c.gives_up, c.pending, c.ended, c.answered);
+        let _ = write!(
+            f,
+            "{:?} {:?} {own} {} {} {} {}",
+            c.id, c.target, c.gives_up, c.pending, c.ended, c.answered
+        );
     }
 
     fn message(&self, key: (Millis, u64), event: &Event) -> u64 {
         let w = &self.world;
         let mut f = Fingerprint::default();
-        let at = if self.is_timer(key.0, event) { key.0 } else { 0 };
+        let at = if self.is_timer(key.0, event) {
+            key.0
+        } else {
+            0
+        };
         let _ = write!(f, "{at} {}", self.slow == Some(key));
         match event {
             Event::Deliver { call } => {
@@ -306,13 +416,26 @@ impl Node {
                 let _ = write!(f, "arrive {client} {awaited} {verb:?}");
             }
             Event::Answered { client, op, answer } => {
-                let _ = write!(f, "answered {client} {} {answer:?}", w.clients[*client].op == *op);
+                let _ = write!(
+                    f,
+                    "answered {client} {} {answer:?}",
+                    w.clients[*client].op == *op
+                );
             }
             Event::Client { client, op } => {
                 let _ = write!(f, "client {client} {}", w.clients[*client].op == *op);
             }
-            Event::Direct { client, op, branch, kind } => {
-                let _ = write!(f, "direct {client} {} {branch} {kind:?}", w.clients[*client].op == *op);
+            Event::Direct {
+                client,
+                op,
+                branch,
+                kind,
+            } => {
+                let _ = write!(
+                    f,
+                    "direct {client} {} {branch} {kind:?}",
+                    w.clients[*client].op == *op
+                );
             }
             other => {
                 let _ = write!(f, "{other:?}");
@@ -326,7 +449,7 @@ impl Node {
 #[derive(Default)]
 struct Fingerprint(DefaultHasher);
 
-impl Write for Fingerprint {
+impl fmt::Write for Fingerprint {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.write(text.as_bytes());
         Ok(())

@@ -3,10 +3,10 @@
 use crate::Broken;
 use crate::check::Ledger;
 use crate::client::{Answer, Client, Verb};
-use crate::engine::Process;
 use crate::network::CallState;
 use crate::participant::Site;
 use crate::plan::{Kind, Plan, Weather};
+use crate::process::Process;
 use crate::rng::Rng;
 use crate::store::{Queued, Store, Wrote};
 use amends::{Millis, Outcome, Policy, TransType};
@@ -132,7 +132,12 @@ impl World {
     }
 
     /// A world of these transactions in which nobody has begun.
-    pub(crate) fn of(plans: Vec<Plan>, weather: Weather, rng: Rng, broken: Option<Broken>) -> World {
+    pub(crate) fn of(
+        plans: Vec<Plan>,
+        weather: Weather,
+        rng: Rng,
+        broken: Option<Broken>,
+    ) -> World {
         let store = Store {
             accepts_stale: broken == Some(Broken::StaleVersion),
             ..Store::default()
@@ -182,7 +187,8 @@ impl World {
     /// Has something happen after this many ms.
     pub(crate) fn after(&mut self, delay: Millis, event: Event) {
         self.order += 1;
-        self.queue.insert((self.now + delay.max(0), self.order), event);
+        self.queue
+            .insert((self.now + delay.max(0), self.order), event);
     }
 
     /// Notes that an invariant is broken; the first one ends the run.
