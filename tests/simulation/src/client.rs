@@ -1,8 +1,8 @@
 //! Initiators: what applications ask of the coordinator and of participants, over the same bad network.
 
-use crate::engine::Ask;
 use crate::participant::Xa;
 use crate::plan::Kind;
+use crate::process::Ask;
 use crate::workflow::Runner;
 use crate::world::{Event, World, tell};
 use amends::branch::BranchStatus;
@@ -82,8 +82,8 @@ pub(crate) struct Client {
     pub(crate) role: Role,
     pub(crate) at: usize,
     pub(crate) op: u64,
-    tries: u32,
-    act: Option<Act>,
+    pub(crate) tries: u32,
+    pub(crate) act: Option<Act>,
     pub(crate) dead: bool,
 }
 
@@ -127,111 +127,6 @@ impl World {
             dead: false,
         });
         self.after(delay, Event::Client { client, op: 0 });
-    }
-
-    fn script(&mut self, tx: usize) -> (Vec<Act>, Vec<Act>) {
-        let plan = &self.plans[tx];
-        let submit = Act::Ask(Verb::Submit { wait: plan.waits });
-        let abort = Act::Ask(Verb::Abort { wait: plan.waits });
-        let mut acts = if plan.prepares {
-            vec![Act::Ask(Verb::Prepare)]
-        } else {
-            Vec::new()
-        };
-        match plan.trans_type {
-            TransType::Msg => acts.push(Act::Local),
-            TransType::Tcc => {
-                for (b, id) in plan.branches.iter().enumerate() {
-                    let url = |op: &str| format!("http://p{}/{op}", b % 3);
-                    let rows = vec![(Op::CANCEL, url("cancel")), (Op::CONFIRM, url("confirm"))];
-                    acts.push(Act::Ask(Verb::Register(registration(
-                        id,
-                        rows,
-                        BranchStatus::Prepared,
-                        "",
-                        Bytes::from_static(b"{}"),
-                    ))));
-                    acts.push(Act::Call(b, Kind::Try));
-                }
-            }
-            TransType::Xa => {
-                for (b, id) in plan.branches.iter().enumerate() {
-                    let url = format!("http://p{}/xa", b % 3);
-                    let rows = vec![(Op::ROLLBACK, url.clone()), (Op::COMMIT, url)];
-                    acts.push(Act::Call(b, Kind::Action));
-                    acts.push(Act::Ask(Verb::Register(registration(
-                        id,
-                        rows,
-                        BranchStatus::Prepared,
-                        "",
-                        Bytes::new(),
-                    ))));
-                    acts.push(Act::Call(b, Kind::Try));
-                }
-            }
-            TransType::Saga | TransType::Workflow => {}
-        }
-        acts.push(submit);
-        let undoes = matches!(
-            plan.trans_type,
-            TransType::Tcc | TransType::Xa | TransType::Msg
-        );
-        (acts, if undoes { vec![abort] } else { Vec::new() })
-    }
-
-    fn chaos(&mut self, tx: usize) -> Vec<Act> {
-        let ty = self.plans[tx].trans_type;
-        let waits = self.rng.permille(500);
-        let mut verbs = vec![(4, Verb::Reset), (1, Verb::ForceStop)];
-        match ty {
-            TransType::Saga => verbs.extend([
-                (4, Verb::Submit { wait: waits }),
-                (1, Verb::Abort { wait: waits }),
-                (1, Verb::Prepare),
-            ]),
-            TransType::Msg if self.plans[tx].prepares => verbs.push((2, Verb::Prepare)),
-            TransType::Msg => verbs.push((2, Verb::Abort { wait: waits })),
-            TransType::Tcc | TransType::Xa => {
-                verbs.extend([(3, Verb::Abort { wait: waits }), (1, Verb::Prepare)])
-            }
-            TransType::Workflow if self.plans[tx].rogue => {
-                verbs.extend([
-                    (
-                        3,
-                        Verb::End {
-                            status: Status::Succeed,
-                        },
-                    ),
-                    (
-                        3,
-                        Verb::End {
-                            status: Status::Failed,
-                        },
-                    ),
-                    (2, Verb::PrepareWorkflow),
-                ]);
-            }
-            TransType::Workflow => {
-                verbs.extend([(3, Verb::PrepareWorkflow), (1, Verb::Abort { wait: waits })])
-            }
-        }
-        let mut acts = Vec::new();
-        for _ in 0..self.rng.range(1, 4) {
-            let most = self.rng.pick(&[(2, 60), (2, 2_000), (1, 30_000)]);
-            acts.push(Act::Pause(self.rng.range(0, most)));
-            let total: u64 = verbs.iter().map(|(w, _)| w).sum();
-            let mut n = self.rng.below(total + 1);
-            let verb = verbs.iter().find(|(w, _)| {
-                let hit = n < *w;
-                n = n.saturating_sub(*w);
-                hit
-            });
-            acts.push(match verb {
-                Some((_, verb)) => Act::Ask(verb.clone()),
-                None => Act::HostBack(format!("http://p{}", self.rng.below(3))),
-            });
-        }
-        acts
     }
 
     /// Has a client do something; its operation gets a new number.
@@ -350,6 +245,22 @@ impl World {
                 );
                 self.host_back(tx, host);
             }
+        }
+    }
+
+    /// Whether the network can lose this: not what a client tells itself, nor what goes over a database connection.
+    pub(crate) fn can_be_lost(&self, event: &Event) -> bool {
+        match event {
+            Event::Answered { client, .. } | Event::Direct { client, .. } => {
+                match self.clients[*client].act {
+                    Some(Act::Ask(_)) => true,
+                    Some(Act::Call(..)) => {
+                        self.plans[self.clients[*client].tx].trans_type != TransType::Xa
+                    }
+                    _ => false,
+                }
+            }
+            _ => true,
         }
     }
 

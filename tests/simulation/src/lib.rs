@@ -3,18 +3,24 @@
 
 mod check;
 mod client;
-mod engine;
+mod driver;
+mod ends;
 mod network;
 mod participant;
 mod plan;
+mod process;
 mod rng;
+mod script;
+mod search;
 mod store;
 mod workflow;
 mod world;
 
 use amends::TransType;
 
+pub use plan::Small;
 pub use rng::Rng;
+pub use search::{Faults, Found, search};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use world::Report;
 

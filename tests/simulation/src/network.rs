@@ -20,7 +20,7 @@ pub(crate) struct CallState {
     /// Copies still under way to the participant.
     pub(crate) pending: u32,
     pub(crate) ended: bool,
-    answered: bool,
+    pub(crate) answered: bool,
 }
 
 impl World {
@@ -70,13 +70,7 @@ impl World {
                 self.deliver_later(n, delay);
             }
         }
-        self.after(
-            timeout,
-            Event::Reply {
-                call: n,
-                outcome: Outcome::Error("timeout".to_owned()),
-            },
-        );
+        self.after(timeout, Event::Timeout { call: n });
     }
 
     fn deliver_later(&mut self, call: usize, delay: Millis) {
@@ -88,6 +82,9 @@ impl World {
     pub(crate) fn deliver(&mut self, call: usize) {
         self.calls[call].pending -= 1;
         let c = self.calls[call].clone();
+        if !self.plans[c.tx].barrier && self.now >= c.gives_up {
+            return;
+        }
         if self
             .hosts_down
             .get(&c.host)

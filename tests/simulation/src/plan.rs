@@ -87,8 +87,27 @@ pub(crate) struct Plan {
     pub(crate) rogue: bool,
 }
 
+/// A small world that is searched exhaustively: one transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct Small {
+    /// Its mode.
+    pub trans_type: TransType,
+    /// How many branches it has.
+    pub branches: usize,
+    /// Whether they run at the same time.
+    pub concurrent: bool,
+    /// The branch whose action is refused.
+    pub refuses: Option<usize>,
+    /// Whether participants have a barrier.
+    pub barrier: bool,
+    /// Message: whether the local transaction commits.
+    pub commits: bool,
+    /// See [`amends::Options::timeout_to_fail`].
+    pub timeout_to_fail: i64,
+}
+
 /// How unkind the world is, in a thousand.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Weather {
     /// A message is lost.
     pub(crate) lost: u64,
@@ -187,11 +206,7 @@ impl Plan {
                 req.custom_data = "{\"name\":\"wf\",\"data\":\"e30=\"}".to_owned();
             }
         }
-        let subscribers = BTreeMap::from([("t".to_owned(), vec![url(1, "s1"), url(2, "s2")])]);
-        let def = match admit::define(&req, &subscribers, &Limits::default()) {
-            Ok(def) => def,
-            Err(e) => unreachable!("a drawn request is legal: {e}"),
-        };
+        let def = defined(&req);
         let barrier = !matches!(ty, TransType::Saga | TransType::Msg) || rng.permille(500);
         let refuses = branches
             .iter()
@@ -219,6 +234,63 @@ impl Plan {
         }
     }
 
+    /// The transaction of a small world: every branch is there, and the named one refuses.
+    pub(crate) fn small(world: &Small) -> Plan {
+        let count = world.branches;
+        let ty = world.trans_type;
+        let mut req = GlobalRequest {
+            gid: "g".to_owned(),
+            trans_type: ty.as_str().to_owned(),
+            ..GlobalRequest::default()
+        };
+        let mut before = vec![Vec::new(); count];
+        match ty {
+            TransType::Saga | TransType::Msg => {
+                for (k, waits_for) in before.iter_mut().enumerate() {
+                    let keys = [("action", "a"), ("compensate", "c")];
+                    let step = keys
+                        .iter()
+                        .map(|(key, path)| ((*key).to_owned(), url(k % 3, path)))
+                        .collect();
+                    req.steps.push(step);
+                    req.payloads.push(Bytes::from_static(b"{}"));
+                    if k > 0 && !world.concurrent && ty == TransType::Saga {
+                        waits_for.push(k - 1);
+                    }
+                }
+                if ty == TransType::Msg {
+                    req.query_prepared = url(0, "check");
+                    req.concurrent = world.concurrent;
+                } else {
+                    req.custom_data = format!("{{\"concurrent\":{}}}", world.concurrent);
+                }
+            }
+            TransType::Workflow => {
+                req.query_prepared = url(0, "callback");
+                req.custom_data = "{\"name\":\"wf\",\"data\":\"e30=\"}".to_owned();
+            }
+            TransType::Tcc | TransType::Xa => {}
+        }
+        req.times.timeout_to_fail = world.timeout_to_fail;
+        Plan {
+            gid: Gid::stored("g"),
+            trans_type: ty,
+            def: defined(&req),
+            branches: (0..count).map(amends::branch::step_branch_id).collect(),
+            before,
+            undoable: vec![true; count],
+            barrier: world.barrier,
+            refuses: (0..count)
+                .map(|k| if world.refuses == Some(k) { 1_000 } else { 0 })
+                .collect(),
+            prepares: !matches!(ty, TransType::Saga),
+            commits: world.commits,
+            waits: false,
+            chaos: false,
+            rogue: false,
+        }
+    }
+
     /// Index of a branch id.
     pub(crate) fn branch(&self, id: &str) -> Option<usize> {
         self.branches.iter().position(|b| b == id)
@@ -239,6 +311,15 @@ impl Plan {
         (0..succeeded.len())
             .map(|k| first[k] || ready(&first, k))
             .collect()
+    }
+}
+
+/// The definition of a drawn request.
+fn defined(req: &GlobalRequest) -> Definition {
+    let subscribers = BTreeMap::from([("t".to_owned(), vec![url(1, "s1"), url(2, "s2")])]);
+    match admit::define(req, &subscribers, &Limits::default()) {
+        Ok(def) => def,
+        Err(e) => unreachable!("a drawn request is legal: {e}"),
     }
 }
 

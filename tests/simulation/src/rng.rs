@@ -2,18 +2,24 @@
 
 /// A small generator (splitmix64): equal seeds give equal numbers on every machine.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng(Option<u64>);
 
 impl Rng {
     /// A generator for this seed.
     pub fn new(seed: u64) -> Rng {
-        Rng(seed ^ 0x5851_f42d_4c95_7f2d)
+        Rng(Some(seed ^ 0x5851_f42d_4c95_7f2d))
+    }
+
+    /// No chance at all, for the exhaustive search: every number is the lowest.
+    pub fn still() -> Rng {
+        Rng(None)
     }
 
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        let Some(state) = &mut self.0 else { return 0 };
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

@@ -3,18 +3,17 @@
 use crate::Broken;
 use crate::check::Ledger;
 use crate::client::{Answer, Client, Verb};
-use crate::engine::Process;
 use crate::network::CallState;
 use crate::participant::Site;
 use crate::plan::{Kind, Plan, Weather};
+use crate::process::Process;
 use crate::rng::Rng;
 use crate::store::{Queued, Store, Wrote};
 use amends::{Millis, Outcome, Policy, TransType};
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 /// What happens at a moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// A client's request reaches the coordinator's address.
     Arrive { client: usize, op: u64, verb: Verb },
@@ -48,34 +47,14 @@ pub(crate) enum Event {
     Deliver { call: usize },
     /// A branch call's answer reaches the process.
     Reply { call: usize, outcome: Outcome },
+    /// A branch call has taken too long.
+    Timeout { call: usize },
     /// The process starts.
     Start,
 }
 
-struct Entry {
-    at: Millis,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// Everything of one run.
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) now: Millis,
     /// How far the store's clock is ahead of the participants'.
@@ -100,7 +79,8 @@ pub(crate) struct World {
     pub(crate) steps: u64,
     pub(crate) crashes: u32,
     order: u64,
-    queue: BinaryHeap<Reverse<Entry>>,
+    /// What is to happen, by its moment and the order in which it was arranged.
+    pub(crate) queue: BTreeMap<(Millis, u64), Event>,
 }
 
 /// What a run came to.
@@ -144,12 +124,25 @@ impl World {
         let mut rng = Rng::new(seed);
         let weather = Weather::draw(&mut rng);
         let count = rng.pick(&[(2, 1usize), (2, 2), (1, 4)]);
-        let plans: Vec<Plan> = (0..count).map(|n| Plan::draw(&mut rng, n, only)).collect();
+        let plans = (0..count).map(|n| Plan::draw(&mut rng, n, only)).collect();
+        let mut world = World::of(plans, weather, rng, broken);
+        world.trace = trace;
+        world.start_clients();
+        world
+    }
+
+    /// A world of these transactions in which nobody has begun.
+    pub(crate) fn of(
+        plans: Vec<Plan>,
+        weather: Weather,
+        rng: Rng,
+        broken: Option<Broken>,
+    ) -> World {
         let store = Store {
             accepts_stale: broken == Some(Broken::StaleVersion),
             ..Store::default()
         };
-        let mut world = World {
+        World {
             now: EPOCH,
             skew: 0,
             calm_at: EPOCH + weather.lasts,
@@ -167,15 +160,13 @@ impl World {
             clients: Vec::new(),
             hosts_down: BTreeMap::new(),
             violation: None,
-            trace,
+            trace: false,
             steps: 0,
             crashes: 0,
             order: 0,
-            queue: BinaryHeap::new(),
+            queue: BTreeMap::new(),
             rng,
-        };
-        world.start_clients();
-        world
+        }
     }
 
     /// The store's clock.
@@ -196,12 +187,8 @@ impl World {
     /// Has something happen after this many ms.
     pub(crate) fn after(&mut self, delay: Millis, event: Event) {
         self.order += 1;
-        let entry = Entry {
-            at: self.now + delay.max(0),
-            order: self.order,
-            event,
-        };
-        self.queue.push(Reverse(entry));
+        self.queue
+            .insert((self.now + delay.max(0), self.order), event);
     }
 
     /// Notes that an invariant is broken; the first one ends the run.
@@ -227,23 +214,28 @@ impl World {
     pub(crate) fn run(mut self) -> Report {
         let mut events = 0;
         while self.violation.is_none() {
-            let Some(Reverse(entry)) = self.queue.pop() else {
+            let Some(((at, _), event)) = self.queue.pop_first() else {
                 break;
             };
             events += 1;
-            self.now = self.now.max(entry.at);
+            self.now = self.now.max(at);
             let over = self.now > self.calm_at + PATIENCE || events > MOST_EVENTS;
             if over || (self.calm() && self.all_ended() && self.quiet()) {
                 break;
             }
             let harmless = matches!(
-                entry.event,
+                event,
                 Event::Timer { .. } | Event::Due { .. } | Event::Start
             );
-            self.handle(entry.event);
+            self.handle(event);
             let chance = self.weather.crash / if harmless { 4 } else { 1 };
             if self.process.is_some() && self.crashes < self.weather.crashes && self.fault(chance) {
-                self.crash();
+                let kept = self.rng.below(self.store.queue.len() as u64 + 1) as usize;
+                let down = self.rng.pick(&[(3, 5), (2, 300), (1, 8_000)]);
+                if self.rng.permille(100) {
+                    self.skew += self.rng.range(1_000, 4_000_000);
+                }
+                self.crash(kept, down);
             }
         }
         if self.violation.is_none() {
@@ -257,7 +249,7 @@ impl World {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    pub(crate) fn handle(&mut self, event: Event) {
         match event {
             Event::Arrive { client, op, verb } => self.arrive(client, op, verb),
             Event::Answered { client, op, answer } => self.client_answered(client, op, answer),
@@ -288,12 +280,13 @@ impl World {
             }
             Event::Deliver { call } => self.deliver(call),
             Event::Reply { call, outcome } => self.reply(call, outcome),
+            Event::Timeout { call } => self.reply(call, Outcome::Error("timeout".to_owned())),
             Event::Start => self.start(),
         }
     }
 
     /// Whether no branch call is on its way.
-    fn quiet(&self) -> bool {
+    pub(crate) fn quiet(&self) -> bool {
         self.store.queue.is_empty()
             && self.process.as_ref().is_some_and(|p| p.drivers.is_empty())
             && self.calls.iter().all(|c| c.pending == 0)
@@ -368,9 +361,8 @@ impl World {
     }
 
     /// The coordinator dies: any prefix of what is queued is durable, nobody hears of it.
-    fn crash(&mut self) {
+    pub(crate) fn crash(&mut self, kept: usize, down: Millis) {
         self.crashes += 1;
-        let kept = self.rng.below(self.store.queue.len() as u64 + 1);
         for _ in 0..kept {
             if let Some(queued) = self.store.queue.pop_front() {
                 self.apply(&queued);
@@ -383,10 +375,6 @@ impl World {
         for ledger in &mut self.ledgers {
             ledger.crashed(self.now);
         }
-        if self.rng.permille(100) {
-            self.skew += self.rng.range(1_000, 4_000_000);
-        }
-        let down = self.rng.pick(&[(3, 5), (2, 300), (1, 8_000)]);
         self.after(down, Event::Start);
     }
 

@@ -1,39 +1,21 @@
-//! The coordinator's process around the real `amends::coordinator`: what the server's engine does, without threads.
+//! Drives one transaction through the real `amends::coordinator`: saves before calls and answers, lets go of what waits, reads again
+//! after a conflict.
 
 use crate::Broken;
-use crate::client::{Answer, Verb};
-use crate::store::{AppendWrite, Queued, Write, Wrote};
+use crate::client::Verb;
+use crate::process::{Ask, Item, Process, submit_input};
+use crate::store::{Queued, Write, Wrote};
 use crate::world::{Event, World, tell};
 use amends::coordinator::record::Save;
-use amends::coordinator::{
-    Call, Effects, Env, Input, Request, Transaction, Wait, When, admit, event, saga, step,
-};
-use amends::{ErrorKind, Millis, Status, TransType};
-use std::collections::{BTreeMap, VecDeque};
+use amends::coordinator::{Call, Effects, Env, Input, Transaction, Wait, When, event, step};
+use amends::{ErrorKind, Millis, Status};
+use std::collections::VecDeque;
 
 /// A driver waits this long, ms, for its next wake before it lets go.
 const LINGER: Millis = 1_000;
 
-/// Who asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ask {
-    /// The client.
-    pub(crate) client: usize,
-    /// Its operation.
-    pub(crate) op: u64,
-    /// `Some(abort)` if it waits for the result.
-    pub(crate) wait: Option<bool>,
-}
-
-/// One input of a driver, and who waits for its answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Item {
-    pub(crate) input: Input,
-    pub(crate) ask: Option<(Ask, Verb)>,
-}
-
 /// Calls and an answer that wait for a save.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     after: u64,
     calls: Vec<Call>,
@@ -41,16 +23,16 @@ struct Held {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Creating,
     Running,
     LettingGo(u64),
 }
 
 /// Drives one transaction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Driver {
-    id: u64,
+    pub(crate) id: u64,
     pub(crate) tx: Transaction,
     phase: Phase,
     pub(crate) inbox: VecDeque<Item>,
@@ -65,117 +47,78 @@ pub(crate) struct Driver {
     timer: Option<Millis>,
     watchers: Vec<(Wait, Ask)>,
     /// Whether the store must hear that the record is let go.
-    driven: bool,
+    pub(crate) driven: bool,
     woken: (Millis, u32),
 }
 
-/// What a process knows.
-#[derive(Debug, Default)]
-pub(crate) struct Process {
-    pub(crate) drivers: BTreeMap<usize, Driver>,
-    asks: BTreeMap<u64, (Ask, Verb)>,
-    next: u64,
-}
-
-impl Process {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
+impl Driver {
+    /// What matters later of what it knows, for the exhaustive search.
+    pub(crate) fn remember(&self, now: Millis, f: &mut impl std::fmt::Write) {
+        let timer = self.timer.filter(|at| *at > now);
+        let _ = write!(
+            f,
+            "{:?} {:?} {:?} {:?} {:?}",
+            self.phase, self.inbox, self.held, self.journal, self.watchers
+        );
+        let _ = write!(
+            f,
+            "{} {} {:?} {timer:?} {}",
+            self.built, self.acked, self.late_at, self.driven
+        );
+        let t = &self.tx;
+        let _ = write!(
+            f,
+            "{:?} {:?} {} {} {:?}",
+            t.state(),
+            t.due(),
+            t.in_flight(),
+            t.is_dirty(),
+            t.definition().options
+        );
+        for row in t.rows() {
+            let _ = write!(f, "{:?} {:?}", row.state, row.live);
+        }
     }
 }
 
 impl World {
-    /// A request arrives.
-    pub(crate) fn arrive(&mut self, client: usize, op: u64, verb: Verb) {
-        let tx = self.clients[client].tx;
-        let ask = Ask {
-            client,
-            op,
-            wait: verb.wait(),
-        };
-        if self.process.is_none() {
-            return self.after(
-                1,
-                Event::Answered {
-                    client,
-                    op,
-                    answer: Answer::Unknown,
-                },
-            );
-        }
-        tell!(
-            self,
-            "request {} client {client}: {verb:?}",
-            self.plans[tx].gid
-        );
-        let unknown = !self.store.records.contains_key(&tx) && self.driver(tx).is_none();
-        match verb {
-            Verb::Register(ref registration) => {
-                let plan = &self.plans[tx];
-                let register = admit::Register {
-                    gid: plan.gid.clone(),
-                    trans_type: plan.trans_type,
-                    registration: registration.clone(),
-                };
-                let base = self.policy.base_interval(&plan.def.options);
-                let due = admit::workflow_due(
-                    self.clock(),
-                    base,
-                    self.policy.call_timeout(&plan.def.options),
-                );
-                let write = Write::Append(AppendWrite {
-                    required: (plan.trans_type, Status::Prepared),
-                    forbidden: register.forbidden(),
-                    part: registration.part(self.clock()),
-                    due: (plan.trans_type == TransType::Workflow).then_some(due),
-                    registration: registration.clone(),
-                });
-                let waiter = self.remember(ask, verb);
-                self.write(Queued { tx, waiter, write });
-            }
-            Verb::Prepare | Verb::PrepareWorkflow if unknown => self.create_prepared(tx, ask, verb),
-            Verb::Submit { .. }
-                if unknown
-                    && matches!(self.plans[tx].trans_type, TransType::Saga | TransType::Msg) =>
-            {
-                self.create_submitted(tx, ask, verb)
-            }
-            _ if unknown => self.answer(
-                tx,
-                ask,
-                &verb,
-                Err(amends::Error::unknown_gid(self.plans[tx].gid.as_str())),
-            ),
-            _ => self.route(tx, ask, verb),
-        }
-    }
-
-    fn driver(&self, tx: usize) -> Option<&Driver> {
-        self.process.as_ref().and_then(|p| p.drivers.get(&tx))
-    }
-
-    fn remember(&mut self, ask: Ask, verb: Verb) -> u64 {
-        let Some(p) = &mut self.process else { return 0 };
-        let n = p.number();
-        p.asks.insert(n, (ask, verb));
-        n
-    }
-
-    fn create_prepared(&mut self, tx: usize, ask: Ask, verb: Verb) {
-        let mut t = Transaction::new(self.plans[tx].def.clone(), Status::Prepared, self.clock());
-        if let Err(e) = self.one_step(&mut t, Input::Wake) {
-            return self.fail(tx, format_args!("a wake is refused: {e}"));
-        }
-        let (_, save) = t.take_save(false);
-        let waiter = self.remember(ask, verb);
-        self.write(Queued {
+    pub(crate) fn new_driver(&mut self, tx: Transaction, phase: Phase) -> Driver {
+        let id = self.process.as_mut().map_or(0, Process::number);
+        Driver {
+            id,
             tx,
-            waiter,
-            write: Write::Create(save),
-        });
+            phase,
+            inbox: VecDeque::new(),
+            held: None,
+            journal: Vec::new(),
+            built: 0,
+            acked: 0,
+            generation: 0,
+            late_at: None,
+            timer: None,
+            watchers: Vec::new(),
+            driven: false,
+            woken: (0, 0),
+        }
     }
 
-    fn create_submitted(&mut self, tx: usize, ask: Ask, verb: Verb) {
+    pub(crate) fn one_step(
+        &mut self,
+        t: &mut Transaction,
+        input: Input,
+    ) -> Result<Effects, event::Rejected> {
+        self.steps += 1;
+        let random = self.rng.bits();
+        let env = Env {
+            now: self.clock(),
+            policy: &self.policy,
+            random,
+        };
+        step(t, input, &env)
+    }
+
+    /// Stores a new transaction and drives it.
+    pub(crate) fn create_submitted(&mut self, tx: usize, ask: Ask, verb: Verb) {
         let mut t = Transaction::new(self.plans[tx].def.clone(), Status::Submitted, self.clock());
         let Ok(fx) = self.one_step(&mut t, Input::Wake) else {
             return;
@@ -203,148 +146,6 @@ impl World {
             p.drivers.insert(tx, d);
         }
         self.pump(tx);
-    }
-
-    fn new_driver(&mut self, tx: Transaction, phase: Phase) -> Driver {
-        let id = self.process.as_mut().map_or(0, Process::number);
-        Driver {
-            id,
-            tx,
-            phase,
-            inbox: VecDeque::new(),
-            held: None,
-            journal: Vec::new(),
-            built: 0,
-            acked: 0,
-            generation: 0,
-            late_at: None,
-            timer: None,
-            watchers: Vec::new(),
-            driven: false,
-            woken: (0, 0),
-        }
-    }
-
-    fn one_step(&mut self, t: &mut Transaction, input: Input) -> Result<Effects, event::Rejected> {
-        self.steps += 1;
-        let random = self.rng.bits();
-        let env = Env {
-            now: self.clock(),
-            policy: &self.policy,
-            random,
-        };
-        step(t, input, &env)
-    }
-
-    /// Hands a request to the transaction's driver; claims the record if there is none.
-    fn route(&mut self, tx: usize, ask: Ask, verb: Verb) {
-        let input = match &verb {
-            Verb::Prepare => Input::Request(Request::Prepare),
-            Verb::PrepareWorkflow => Input::Request(Request::PrepareWorkflow),
-            Verb::Submit { .. } => submit_input(&self.plans[tx]),
-            Verb::Abort { .. } => Input::Request(Request::Abort {
-                reason: "asked".to_owned(),
-            }),
-            Verb::End { status } => Input::Request(Request::End {
-                status: *status,
-                reason: "ended".to_owned(),
-                result: "cg==".to_owned(),
-            }),
-            Verb::ForceStop => Input::Request(Request::ForceStop {
-                actor: "op".to_owned(),
-                reason: String::new(),
-            }),
-            Verb::Reset => Input::Request(Request::Reset),
-            Verb::Register(_) => return,
-        };
-        self.hand(
-            tx,
-            Item {
-                input,
-                ask: Some((ask, verb)),
-            },
-        );
-    }
-
-    fn hand(&mut self, tx: usize, item: Item) {
-        if self.driver(tx).is_none() && !self.claim(tx) {
-            return;
-        }
-        if let Some(d) = self.process.as_mut().and_then(|p| p.drivers.get_mut(&tx)) {
-            d.inbox.push_back(item);
-        }
-        self.pump(tx);
-    }
-
-    /// An event of another transaction's: a host is back.
-    pub(crate) fn host_back(&mut self, tx: usize, host: String) {
-        if self.process.is_some()
-            && self
-                .store
-                .records
-                .get(&tx)
-                .is_some_and(|s| !s.index.status.is_final())
-        {
-            self.ledgers[tx].reset();
-            self.hand(
-                tx,
-                Item {
-                    input: Input::Request(Request::HostBack(host)),
-                    ask: None,
-                },
-            );
-        }
-    }
-
-    fn load(&mut self, tx: usize) -> Option<(Transaction, bool)> {
-        let mut now = self.clock();
-        if self.broken == Some(Broken::NotUnsure) {
-            now -= 1_000_000;
-        }
-        let stored = self.store.records.get_mut(&tx)?;
-        stored.held = true;
-        let record = stored.record(&self.plans[tx].gid);
-        match Transaction::load(&record, now, &self.policy) {
-            Ok(mut t) => {
-                if self.broken == Some(Broken::ForgetSecondLevel) {
-                    saga::forget_second_level(&mut t);
-                }
-                self.loaded(tx, &record);
-                Some((t, !record.exact))
-            }
-            Err(e) => {
-                self.fail(tx, format_args!("its record cannot be read: {e}"));
-                None
-            }
-        }
-    }
-
-    fn claim(&mut self, tx: usize) -> bool {
-        let Some((t, driven)) = self.load(tx) else {
-            return false;
-        };
-        tell!(self, "claim {} exact {}", self.plans[tx].gid, !driven);
-        let mut d = self.new_driver(t, Phase::Running);
-        d.driven = driven;
-        d.inbox.push_back(Item {
-            input: Input::Wake,
-            ask: None,
-        });
-        if let Some(p) = &mut self.process {
-            p.drivers.insert(tx, d);
-        }
-        true
-    }
-
-    /// The due queue: takes a record that is due and that nobody holds.
-    pub(crate) fn look(&mut self, tx: usize) {
-        let clock = self.clock();
-        let due = self.store.records.get(&tx).is_some_and(|s| {
-            !s.held && (s.index.driven || s.index.due.is_some_and(|d| d <= clock))
-        });
-        if due && self.driver(tx).is_none() && self.claim(tx) {
-            self.pump(tx);
-        }
     }
 
     /// A write was answered.
@@ -706,13 +507,4 @@ impl World {
         d.inbox.push_back(Item { input, ask: None });
         self.pump(tx);
     }
-}
-
-fn submit_input(plan: &crate::plan::Plan) -> Input {
-    let options = Box::new(plan.def.options.clone());
-    Input::Request(Request::Submit {
-        trans_type: plan.trans_type,
-        options,
-        custom_data: plan.def.custom_data.clone(),
-    })
 }
