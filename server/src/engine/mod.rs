@@ -114,11 +114,16 @@ impl Engine {
         self.drivers().len()
     }
 
+    /// Calls on the wire.
+    pub fn calls_in_flight(&self) -> usize {
+        self.slots.calls_in_flight()
+    }
+
     /// Brings the gauges of what is under way up to date.
     pub fn gauge(&self) {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.driven.set(count(self.driven()));
-        self.metrics.calls_in_flight.set(count(self.slots.calls_in_flight()));
+        self.metrics.calls_in_flight.set(count(self.calls_in_flight()));
         self.metrics.calls_waiting.set(count(self.slots.waiting()));
         self.metrics.attention.set(count(self.attention.lock().unwrap_or_else(PoisonError::into_inner).len()));
     }
