@@ -1,7 +1,7 @@
 //! Limits: transactions driven at a time, calls on the wire, hosts that do not answer (rules.md 4.5).
 
 use super::net::{End, Seen, end, ok};
-use super::store::{Fault, Kind};
+use super::store::{Fault, Kind, What};
 use super::world::{Setup, World, saga};
 use amends::{ErrorKind, Status};
 use amends_server::dispatch::slots::SlotLimits;
@@ -413,4 +413,30 @@ async fn a_transaction_that_ended_while_it_waited_for_a_slot_leaves_none_taken()
     w.ends("last", Status::Succeed, 3_000).await;
     assert_eq!(w.net.times("last", "01 action"), [1_000]);
     assert_eq!(w.net.calls("stopped"), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_for_a_transaction_that_cannot_be_read_goes_to_the_next() {
+    let setup = Setup {
+        slots: SlotLimits {
+            total: 1,
+            ..SlotLimits::default()
+        },
+        ..Setup::default()
+    };
+    let w = World::with(setup, |_| ok(1_000));
+    for gid in ["first", "unread", "last"] {
+        w.submit(at("h", gid, json!({}))).await.expect("submit");
+    }
+    w.store.fail(|kind, gid| Fault {
+        delay: 0,
+        what: match (kind, gid.as_str()) {
+            (Kind::Claim, "unread") => What::Unavailable,
+            _ => What::Nothing,
+        },
+    });
+    w.ended("last", 3_000).await;
+    assert_eq!(w.net.times("last", "01 action"), [1_000]);
+    w.store.heal();
+    w.ends("unread", Status::Succeed, 65_000).await;
 }

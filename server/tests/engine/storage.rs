@@ -1,8 +1,8 @@
 //! A store that is full, out of reach or slow, or whose answers are lost.
 
-use super::net::{ok, status};
+use super::net::{Act, End, ok, status};
 use super::store::{Fault, Kind, What};
-use super::world::{World, saga};
+use super::world::{Setup, World, saga};
 use amends::{ErrorKind, Status};
 use serde_json::json;
 use std::sync::Arc;
@@ -285,4 +285,41 @@ async fn a_result_is_written_at_the_latest_100_ms_after_it() {
         "succeed"
     );
     w.ends("g", Status::Succeed, 5_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_goes_on_after_a_lost_answer_makes_the_record_inexact() {
+    let mut setup = Setup::default();
+    setup.slots.total = 1;
+    let w = World::with(setup, |call| {
+        match (call.gid.as_str(), call.name().as_str(), call.nth) {
+            ("first", ..) => ok(1_100),
+            (_, "01 action", 1) => status(409, 0),
+            // It works, and nobody learns of it.
+            (_, "02 action", 0) => Act {
+                runs: Some(0),
+                twice: false,
+                end: End::PanicAtOnce,
+            },
+            _ => ok(0),
+        }
+    });
+    w.submit(saga("first", 1, json!({}))).await.expect("submit");
+    // It finds no slot and is let go of; it goes on because the answer of that write is lost, and gets its slot.
+    let mut saves = 0;
+    w.store.fail(move |kind, gid| {
+        saves += usize::from(gid.as_str() == "g" && matches!(kind, Kind::Save { .. }));
+        let lost = gid.as_str() == "g" && saves == 1 && kind == (Kind::Save { last: true });
+        Fault {
+            delay: if lost { 650 } else { 0 },
+            what: if lost {
+                What::AnswerLost
+            } else {
+                What::Nothing
+            },
+        }
+    });
+    w.submit(saga("g", 2, json!({}))).await.expect("submit");
+    w.ends("g", Status::Failed, 60_000).await;
+    assert!(!w.net.effect("g", "02").stays(), "{}", w.net.calls("g"));
 }
