@@ -189,8 +189,11 @@ impl EmbeddedStore {
         async move {
             let on = shared.clone();
             let result = tokio::task::spawn_blocking(move || read(&on)).await;
-            let result = result.unwrap_or_else(|failed| {
-                Err(StoreError::Fatal(format!("a read panicked: {failed}")))
+            let result = result.unwrap_or_else(|failed| match failed.is_panic() {
+                true => Err(StoreError::Fatal(format!("a read panicked: {failed}"))),
+                false => Err(StoreError::Unavailable(
+                    "the runtime is shutting down".to_owned(),
+                )),
             });
             Self::noted(&shared, result)
         }
