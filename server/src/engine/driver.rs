@@ -1,20 +1,16 @@
 //! The loop of one transaction: steps inputs one at a time and carries out their effects in the order of durability (architecture,
 //! rule 3): a save is queued at once, calls and answers wait until the saves they rest on are durable.
 
-use super::mailbox::{Answer, Mailbox, Message};
 use super::Engine;
-use crate::store::{Created, Saved, StoreError, store_error};
-use amends::coordinator::record::Record;
+use super::mailbox::{Answer, Mailbox, Message};
+use crate::store::{Saved, StoreError, store_error};
 use amends::coordinator::{Call, CallId, Effects, Input, Request, Transaction, Wait, When, step};
-use amends::branch::ROOT_BRANCH;
 use amends::wire::call::{HttpCall, Target, host};
-use amends::{Error, ErrorKind, Gid, Millis, Op, Options, Outcome, Status, TransType};
-use futures_util::FutureExt;
+use amends::{Error, Millis, Outcome, Status, TransType};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A driver stays for what is due within this time, ms; for anything later it lets go. Less than the shortest base interval (1 s), so that
@@ -25,19 +21,11 @@ const SLOT_WAIT_MS: Millis = 60_000;
 /// Pause before a write is tried again while the store takes none.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a driver comes to its transaction.
-pub(super) enum Start {
-    /// It is new; its submit is answered when it is stored, or with its result.
-    New(Box<Transaction>, bool, Answer),
-    /// It was claimed.
-    Claimed(Box<Record>),
-    /// It is in the store.
-    Stored,
-}
-
-enum Event {
+pub(super) enum Event {
     Ask { request: Request, wait: bool, answer: Answer },
     Result(CallId, Outcome),
+    /// A result that was stepped before, and then a save was lost.
+    Again(CallId, Outcome),
     Saved(u64, Result<Saved, StoreError>),
     Look,
 }
@@ -50,171 +38,32 @@ enum Lost {
     Refused(StoreError),
 }
 
-/// Drives a transaction until nothing is to be done now. A panic in it is caught, and the transaction looked at again later.
-pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, start: Start) {
-    let mut start = start;
-    let mut panics = 0;
-    loop {
-        let life = AssertUnwindSafe(drive(&engine, &gid, &mailbox, start, panics > 0)).catch_unwind().await;
-        match life {
-            Ok(()) => panics = 0,
-            Err(panic) => {
-                panics += 1;
-                engine.give_back(&gid);
-                        tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
-                if panics > 1 {
-                    mailbox.refuse(&Error::new(ErrorKind::Internal, "internal error, see the server's log"));
-                    tokio::time::sleep(Duration::from_millis(engine.policy.retry_interval.max(0) as u64)).await;
-                }
-                start = Start::Stored;
-                continue;
-            }
-        }
-        // A slot that was set aside while it let go comes with mail: it is kept, or it would be passed from one to the next of those that
-        // let go and never be used.
-        if engine.retire(&gid, &mailbox) {
-            engine.give_back(&gid);
-            mailbox.refuse(&Error::new(ErrorKind::Unavailable, "the server is shutting down"));
-            return;
-        }
-        start = Start::Stored;
-    }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
-}
-
-async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start, panicked: bool) {
-    let tx = match start {
-        Start::New(tx, wait, answer) => {
-            if let Some(driver) = create(engine, mailbox, tx, wait, answer).await {
-                driver.drive().await;
-            }
-            return;
-        }
-        Start::Claimed(record) => open(engine, gid, mailbox, &record),
-        Start::Stored => claim(engine, gid, mailbox, panicked).await,
-    };
-    let Some(tx) = tx else { return };
-    let mut driver = Driver::new(engine, mailbox, tx);
-    driver.counted_end = driver.tx.status().is_final();
-    driver.mark();
-    if panicked && !driver.tx.status().is_final() {
-        driver.step_and_carry_out(Input::Panicked).await;
-    }
-    driver.inbox.push_back(Event::Look);
-    driver.drive().await;
-}
-
-/// Takes a stored transaction for driving; requests for one that is unknown are refused.
-async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: bool) -> Option<Box<Transaction>> {
-    match engine.store.claim(gid).await {
-        Ok(Some(mut record)) => {
-            // What the life that panicked had started is not known.
-            record.exact &= !panicked;
-            open(engine, gid, mailbox, &record)
-        }
-        Ok(None) => {
-            mailbox.refuse(&Error::unknown_gid(gid.as_str()));
-            None
-        }
-        Err(e) => {
-            // As in `create`.
-            engine.store.unclaim(gid);
-            mailbox.refuse(&store_error(e));
-            None
-        }
-    }
-}
-
-fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<Box<Transaction>> {
-    match Transaction::load(record, engine.now(), &engine.policy) {
-        Ok(tx) => Some(Box::new(tx)),
-        Err(e) => {
-            // It stays claimed: looking at it again and again would not mend it.
-            tracing::error!(%gid, error = %e, "a stored transaction cannot be read");
-            mailbox.refuse(&e);
-            None
-        }
-    }
-}
-
-/// Stores a new transaction, answers its submit, and makes its first calls. If its gid is taken, the submit, put into the mailbox, is one of
-/// the stored transaction.
-async fn create<'e>(
-    engine: &'e Arc<Engine>,
+pub(super) struct Driver<'e> {
+    pub(super) engine: &'e Arc<Engine>,
     mailbox: &'e Mailbox,
-    mut tx: Box<Transaction>,
-    wait: bool,
-    answer: Answer,
-) -> Option<Box<Driver<'e>>> {
-    let fx = match step(&mut tx, Input::Wake, &engine.env()) {
-        Ok(fx) => fx,
-        Err(e) => {
-            let _ = answer.send(Err(e));
-            return None;
-        }
-    };
-    let (seq, save) = tx.take_save(true);
-    match engine.store.create(tx.gid().clone(), save).await {
-        Ok(Created::New) => {
-            let mut driver = Driver::new(engine, mailbox, tx);
-            (driver.acked, driver.built) = (seq, seq);
-            driver.wake_at = fx.wake_at;
-            driver.accepted(wait, false, answer);
-            driver.count_end();
-            driver.make_calls(fx.calls);
-            Some(driver)
-        }
-        Ok(Created::Exists(_)) => {
-            mailbox.post(Message::Ask { request: resubmit(&tx), wait, answer });
-            None
-        }
-        Err(e) => {
-            let e = store_error(e);
-            // Should it be stored although its answer was lost, it waits for its due time like any other.
-            engine.store.unclaim(tx.gid());
-            mailbox.refuse(&e);
-            let _ = answer.send(Err(e));
-            None
-        }
-    }
-}
-
-/// What a submit asks of the transaction that is stored under its gid.
-pub(super) fn resubmit(tx: &Transaction) -> Request {
-    let def = tx.definition();
-    let options = Box::new(Options { wait_result: false, ..def.options.clone() });
-    Request::Submit { trans_type: def.trans_type, options, custom_data: def.custom_data.clone() }
-}
-
-struct Driver<'e> {
-    engine: &'e Arc<Engine>,
-    mailbox: &'e Mailbox,
-    tx: Box<Transaction>,
+    pub(super) tx: Box<Transaction>,
     calls: FuturesUnordered<BoxFuture<'e, (CallId, Outcome)>>,
     saves: FuturesOrdered<BoxFuture<'e, (u64, Result<Saved, StoreError>)>>,
     /// Events that came while a save was awaited, in order.
-    inbox: VecDeque<Event>,
+    pub(super) inbox: VecDeque<Event>,
     watchers: Vec<(Wait, Answer)>,
     /// Results that no durable save holds, with the number of the save that will.
     facts: VecDeque<(u64, CallId, Outcome)>,
     /// The newest save that is durable.
-    acked: u64,
+    pub(super) acked: u64,
     /// The newest save that was queued.
-    built: u64,
+    pub(super) built: u64,
     late_at: Option<Millis>,
-    wake_at: Option<Millis>,
+    pub(super) wake_at: Option<Millis>,
     /// A call found no free slot.
     queued: bool,
-    counted_end: bool,
+    pub(super) counted_end: bool,
     /// Whether it is known as one that wants attention.
-    marked: bool,
+    pub(super) marked: bool,
 }
 
 impl<'e> Driver<'e> {
-    fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Box<Transaction>) -> Box<Driver<'e>> {
+    pub(super) fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Box<Transaction>) -> Box<Driver<'e>> {
         let mut driver = Box::new(Driver {
             engine,
             mailbox,
@@ -247,7 +96,7 @@ impl<'e> Driver<'e> {
         }
     }
 
-    async fn drive(mut self: Box<Self>) {
+    pub(super) async fn drive(mut self: Box<Self>) {
         loop {
             self.answer_watchers();
             if self.inbox.is_empty() && self.rest().await {
@@ -294,9 +143,9 @@ impl<'e> Driver<'e> {
             }
             Event::Result(id, outcome) => {
                 self.observe(id, &outcome);
-                self.facts.push_back((self.built + 1, id, outcome.clone()));
-                self.step_and_carry_out(Input::Result(id, outcome)).await;
+                self.take_result(id, outcome).await;
             }
+            Event::Again(id, outcome) => self.take_result(id, outcome).await,
             Event::Look => {
                 let now = self.engine.now();
                 if self.late_at.is_some_and(|at| at <= now) {
@@ -308,6 +157,11 @@ impl<'e> Driver<'e> {
             }
             Event::Ask { request, wait, answer } => Box::pin(self.ask(request, wait, answer)).await,
         }
+    }
+
+    async fn take_result(&mut self, id: CallId, outcome: Outcome) {
+        self.facts.push_back((self.built + 1, id, outcome.clone()));
+        self.step_and_carry_out(Input::Result(id, outcome)).await;
     }
 
     async fn ask(&mut self, request: Request, wait: bool, answer: Answer) {
@@ -332,7 +186,7 @@ impl<'e> Driver<'e> {
     }
 
     /// A request's effects are durable: answers it, now or with the result.
-    fn accepted(&mut self, wait: bool, abort: bool, answer: Answer) {
+    pub(super) fn accepted(&mut self, wait: bool, abort: bool, answer: Answer) {
         let tx = &self.tx;
         let wait = wait || (abort && tx.definition().options.wait_result);
         if wait && tx.trans_type() != TransType::Workflow && !(abort && tx.trans_type() == TransType::Msg) {
@@ -362,7 +216,7 @@ impl<'e> Driver<'e> {
         }
     }
 
-    async fn step_and_carry_out(&mut self, input: Input) {
+    pub(super) async fn step_and_carry_out(&mut self, input: Input) {
         // Only requests are refused.
         let Ok(fx) = step(&mut self.tx, input, &self.engine.env()) else { return };
         if let Err(lost) = self.carry_out(fx).await {
@@ -459,7 +313,7 @@ impl<'e> Driver<'e> {
         }
         self.acked = self.built;
         for (_, id, outcome) in std::mem::take(&mut self.facts).into_iter().rev() {
-            self.inbox.push_front(Event::Result(id, outcome));
+            self.inbox.push_front(Event::Again(id, outcome));
         }
         self.inbox.push_back(Event::Look);
     }
@@ -477,7 +331,7 @@ impl<'e> Driver<'e> {
         }
     }
 
-    fn make_calls(&mut self, calls: Vec<Call>) {
+    pub(super) fn make_calls(&mut self, calls: Vec<Call>) {
         self.queued = false;
         let stopping = self.engine.stopping();
         for call in calls {
@@ -563,51 +417,6 @@ impl<'e> Driver<'e> {
                 Box::pin(self.recover(lost)).await;
                 false
             }
-        }
-    }
-
-    fn observe(&self, id: CallId, outcome: &Outcome) {
-        let tx = &self.tx;
-        let (branch_id, op) = match id {
-            // A callback's operation is its workflow's name: one label for all of them.
-            CallId::Root => (ROOT_BRANCH, &Op::MSG),
-            CallId::Row(i) => (tx.rows()[i].branch_id.as_str(), &tx.rows()[i].op),
-        };
-        self.engine.metrics.branch(tx.trans_type(), branch_id, op, outcome);
-        if let Outcome::Error(text) | Outcome::Failure(text) = outcome {
-            let what = if matches!(outcome, Outcome::Error(_)) { "failed" } else { "was refused" };
-            let text = amends::limits::cut(text, 300);
-            self.engine.info(tx.gid(), &format!("branch {branch_id} {op} {what}: {text}"));
-        }
-    }
-
-    fn alert(&self, alert: amends::coordinator::Alert) {
-        let gid = self.tx.gid().clone();
-        let amends::coordinator::Alert { branch, error, retry_count, status } = alert;
-        self.engine.alerts.send(crate::alert::Alert { branch, error, gid, retry_count, status });
-    }
-
-    /// Keeps the set of those that want attention (rules.md 4.3).
-    fn mark(&mut self) {
-        let marked = self.tx.state().attention;
-        if marked != self.marked {
-            self.marked = marked;
-            let mut all = self.engine.attention.lock().unwrap_or_else(PoisonError::into_inner);
-            if marked { all.insert(self.tx.gid().clone()) } else { all.remove(self.tx.gid()) };
-        }
-    }
-
-    /// Counts an outcome once, when it is durable.
-    fn count_end(&mut self) {
-        let status = self.tx.status();
-        if !status.is_final() || self.counted_end {
-            return;
-        }
-        self.counted_end = true;
-        let forced = self.tx.state().forced.is_some();
-        self.engine.metrics.finished(self.tx.trans_type(), status, forced);
-        if status == Status::Failed {
-            self.engine.info(self.tx.gid(), &format!("ended as failed: {}", amends::limits::cut(&self.tx.state().reason, 300)));
         }
     }
 }

@@ -4,7 +4,9 @@
 
 mod driver;
 mod mailbox;
+mod observe;
 mod requests;
+mod start;
 mod timer;
 
 use crate::alert::Alerts;
@@ -15,8 +17,8 @@ use crate::telemetry::LogLimiter;
 use crate::topics::Topics;
 use amends::coordinator::{Env, Transaction};
 use amends::{Error, Gid, Millis, Policy};
-use driver::Start;
 use mailbox::{Answer, Mailbox, Message};
+use start::Start;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -210,7 +212,7 @@ impl Engine {
     fn spawn(self: &Arc<Self>, drivers: &mut HashMap<Gid, Arc<Mailbox>>, gid: Gid, start: Start, first: Option<Message>) {
         let mailbox = Arc::new(Mailbox::new(first));
         drivers.insert(gid.clone(), mailbox.clone());
-        tokio::spawn(driver::run(self.clone(), gid, mailbox, start));
+        tokio::spawn(start::run(self.clone(), gid, mailbox, start));
     }
 
     /// Ends the driver of a transaction, unless there is mail for it.

@@ -1,6 +1,6 @@
 //! What front ends ask of the engine. Each of these may be dropped by its caller at any time: what it started goes on.
 
-use super::driver::{Start, resubmit};
+use super::start::{Start, resubmit};
 use super::mailbox::{Answer, Message};
 use super::Engine;
 use crate::store::{Append, Appended, Created, Filter, store_error};
@@ -233,7 +233,11 @@ impl Engine {
         let mut all = Vec::with_capacity(page.records.len());
         for mut record in page.records {
             record.exact = true;
-            all.push(Transaction::load(&record, self.now(), &self.policy)?);
+            match Transaction::load(&record, self.now(), &self.policy) {
+                Ok(tx) => all.push(tx),
+                // One that is damaged must not hide the others.
+                Err(e) => tracing::error!(gid = %record.gid, error = %e, "a stored transaction cannot be read"),
+            }
         }
         Ok((all, page.next))
     }

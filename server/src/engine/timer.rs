@@ -1,7 +1,7 @@
 //! Due times: claims in bulk what is due, as far as there is room, and sleeps until the next is.
 
 use super::Engine;
-use super::driver::Start;
+use super::start::Start;
 use super::mailbox::Message;
 use amends::Millis;
 use amends::coordinator::Request;
@@ -19,6 +19,9 @@ const BATCH_BYTES: usize = 64 << 20;
 const NAP_MS: Millis = 30_000;
 /// Over how long the transactions that waited for a host are spread when it answers again (rules.md 4.5).
 const SPREAD: Duration = Duration::from_secs(3);
+const SPREAD_STEPS: u32 = 300;
+/// Pause after a panic of this task.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// How many are re-armed when a host answers again; the rest follows its own due times.
 const REARMED: usize = 10_000;
 
@@ -50,7 +53,14 @@ impl Timer {
     }
 
     pub(super) fn start(&self, engine: Arc<Engine>) {
-        *self.task() = Some(tokio::spawn(run(engine)));
+        let watched = async move {
+            // Whatever panics in there, due transactions go on being claimed.
+            while AssertUnwindSafe(run(engine.clone())).catch_unwind().await.is_err() {
+                tracing::error!("claiming what is due panicked; it begins again");
+                tokio::time::sleep(PANIC_PAUSE).await;
+            }
+        };
+        *self.task() = Some(tokio::spawn(watched));
     }
 
     /// Ends the task; when this returns, nothing is being claimed any more.
@@ -59,7 +69,7 @@ impl Timer {
         self.bell.notify_one();
         let task = self.task().take();
         if let Some(task) = task {
-            // It can only have panicked, and has ended then too.
+            // It can only have ended.
             let _ = task.await;
         }
     }
@@ -116,13 +126,14 @@ pub(super) async fn host_back(engine: Arc<Engine>, host: String) {
         return;
     }
     tracing::info!(%host, transactions = gids.len(), "answers again");
-    let pause = SPREAD / gids.len() as u32;
-    for gid in gids {
+    for some in gids.chunks(gids.len().div_ceil(SPREAD_STEPS as usize)) {
         if engine.stopping() {
             return;
         }
-        let (answer, _) = oneshot::channel();
-        engine.post(&gid, Message::Ask { request: Request::HostBack(host.clone()), wait: false, answer });
-        tokio::time::sleep(pause).await;
+        for gid in some {
+            let (answer, _) = oneshot::channel();
+            engine.post(gid, Message::Ask { request: Request::HostBack(host.clone()), wait: false, answer });
+        }
+        tokio::time::sleep(SPREAD / SPREAD_STEPS).await;
     }
 }
