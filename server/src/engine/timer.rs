@@ -5,6 +5,8 @@ use super::start::Start;
 use super::mailbox::Message;
 use amends::Millis;
 use amends::coordinator::Request;
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
