@@ -489,18 +489,4 @@ impl World {
             );
         }
     }
-
-    /// A branch call ended.
-    pub(crate) fn result(&mut self, tx: usize, driver: u64, input: Input) {
-        let Some(d) = self
-            .process
-            .as_mut()
-            .and_then(|p| p.drivers.get_mut(&tx))
-            .filter(|d| d.id == driver)
-        else {
-            return;
-        };
-        d.inbox.push_back(Item { input, ask: None });
-        self.pump(tx);
-    }
 }
