@@ -458,17 +458,12 @@ impl World {
             d.late_at,
             d.watchers.iter().map(|(w, _)| w.until).min(),
         ];
-        if let Some(next) = times.into_iter().flatten().filter(|at| *at > clock).min() {
-            if d.timer.is_none_or(|t| t <= clock || next < t) {
-                d.timer = Some(next);
-                self.after(
-                    next - clock,
-                    Event::Timer {
-                        life: self.life,
-                        tx,
-                    },
-                );
-            }
+        if let Some(next) = times.into_iter().flatten().filter(|at| *at > clock).min()
+            && d.timer.is_none_or(|t| t <= clock || next < t)
+        {
+            d.timer = Some(next);
+            let life = self.life;
+            self.after(next - clock, Event::Timer { life, tx });
         }
         false
     }
