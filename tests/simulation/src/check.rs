@@ -5,7 +5,7 @@ use crate::plan::{Kind, Plan};
 use crate::world::World;
 use amends::branch::BranchStatus;
 use amends::coordinator::record::Record;
-use amends::coordinator::transaction::State;
+use amends::coordinator::transaction::{Custom, State};
 use amends::coordinator::{Call, Input, Request, retry};
 use amends::{Error, ErrorKind, Millis, Outcome, Purpose, Status, TransType};
 use std::collections::BTreeMap;
@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 const FURTHEST_DUE: Millis = 700_000;
 /// A result is durable this long after it came, ms: 100 ms, and the slowest commit before and after.
 const LATE: Millis = 1_000;
+
+/// Errors of one branch that one crash can make forgotten: quick retries are at least 200 ms apart.
+const LOST_ERRORS: u64 = 5;
 
 /// How fast a branch may be called again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +36,8 @@ pub(crate) struct Ledger {
     /// Saga: actions that a lost driver may have started.
     may: Vec<bool>,
     pace: BTreeMap<(usize, Kind), Pace>,
+    /// Errors that a saga's actions answered with.
+    errors: BTreeMap<usize, u64>,
 }
 
 impl Ledger {
@@ -43,6 +48,7 @@ impl Ledger {
             calls: BTreeMap::new(),
             may: vec![false; plan.before.len()],
             pace: BTreeMap::new(),
+            errors: BTreeMap::new(),
         }
     }
 
@@ -108,10 +114,13 @@ impl World {
                 p.errors += 1;
                 p.not_before = clock
                     + if quick {
-                        0
+                        retry::quick(base, 1)
                     } else {
                         retry::backoff(base, p.errors, &self.policy)
                     };
+                if quick {
+                    *self.ledgers[tx].errors.entry(target.0).or_default() += 1;
+                }
             }
         }
     }
@@ -190,6 +199,9 @@ impl World {
         match self.plans[tx].trans_type {
             TransType::Saga if kind == Kind::Action => self.check_action(tx, branch),
             TransType::Saga => self.check_compensation(tx, branch),
+            TransType::Msg if self.delayed(tx) => {
+                self.fail(tx, "delivers before its delay is over");
+            }
             TransType::Tcc | TransType::Xa => self.check_phase2(tx, branch, kind),
             TransType::Msg
                 if !self.plans[tx].def.options.concurrent
@@ -205,7 +217,25 @@ impl World {
         }
     }
 
+    /// Whether a message's delay is not over (rules.md 2.2).
+    fn delayed(&self, tx: usize) -> bool {
+        let Custom::Msg { delay } = self.plans[tx].def.custom else {
+            return false;
+        };
+        let submitted = self.state(tx).and_then(|s| s.submitted);
+        submitted.is_none_or(|at| self.clock() < at + delay)
+    }
+
     fn check_action(&mut self, tx: usize, step: usize) {
+        let limit = self.plans[tx].def.options.retry_limit;
+        let errors = self.ledgers[tx].errors.get(&step).copied().unwrap_or(0);
+        // A crash may forget those that came just before it.
+        if limit > 0 && errors > limit + LOST_ERRORS * u64::from(self.crashes) {
+            self.fail(
+                tx,
+                format_args!("calls step {step} after {errors} errors, the limit is {limit}"),
+            );
+        }
         let Some(state) = self.state(tx) else { return };
         let plan = &self.plans[tx];
         for b in plan.before[step].clone() {

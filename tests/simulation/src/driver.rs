@@ -462,17 +462,12 @@ impl World {
             d.late_at,
             d.watchers.iter().map(|(w, _)| w.until).min(),
         ];
-        if let Some(next) = times.into_iter().flatten().filter(|at| *at > clock).min() {
-            if d.timer.is_none_or(|t| t <= clock || next < t) {
-                d.timer = Some(next);
-                self.after(
-                    next - clock,
-                    Event::Timer {
-                        life: self.life,
-                        tx,
-                    },
-                );
-            }
+        if let Some(next) = times.into_iter().flatten().filter(|at| *at > clock).min()
+            && d.timer.is_none_or(|t| t <= clock || next < t)
+        {
+            d.timer = Some(next);
+            let life = self.life;
+            self.after(next - clock, Event::Timer { life, tx });
         }
         false
     }
@@ -492,19 +487,5 @@ impl World {
                 },
             );
         }
-    }
-
-    /// A branch call ended.
-    pub(crate) fn result(&mut self, tx: usize, driver: u64, input: Input) {
-        let Some(d) = self
-            .process
-            .as_mut()
-            .and_then(|p| p.drivers.get_mut(&tx))
-            .filter(|d| d.id == driver)
-        else {
-            return;
-        };
-        d.inbox.push_back(Item { input, ask: None });
-        self.pump(tx);
     }
 }

@@ -129,6 +129,8 @@ pub(crate) struct Weather {
     pub(crate) slow_commit: u64,
     /// A host goes down at a call.
     pub(crate) host_down: u64,
+    /// A step of the coordinator panics.
+    pub(crate) panics: u64,
     /// How long the bad weather lasts, ms.
     pub(crate) lasts: Millis,
 }
@@ -153,6 +155,7 @@ impl Weather {
             client_dies: rng.pick(&[(3, 0), (2, 40), (1, 150)]),
             slow_commit: rng.pick(&[(2, 0), (2, 100), (1, 400)]),
             host_down: rng.pick(&[(3, 0), (1, 40)]),
+            panics: rng.pick(&[(5, 0), (1, 20)]),
             lasts: rng.range(2_000, 60_000),
         }
     }

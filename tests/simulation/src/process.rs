@@ -253,6 +253,40 @@ impl World {
         true
     }
 
+    /// A step of some driver panicked.
+    pub(crate) fn step_panicked(&mut self) {
+        let drivers: Vec<usize> = self
+            .process
+            .iter()
+            .flat_map(|p| p.drivers.keys().copied())
+            .collect();
+        if drivers.is_empty() {
+            return;
+        }
+        let tx = drivers[self.rng.below(drivers.len() as u64) as usize];
+        self.hand(
+            tx,
+            Item {
+                input: Input::Panicked,
+                ask: None,
+            },
+        );
+    }
+
+    /// A branch call ended.
+    pub(crate) fn result(&mut self, tx: usize, driver: u64, input: Input) {
+        let Some(d) = self
+            .process
+            .as_mut()
+            .and_then(|p| p.drivers.get_mut(&tx))
+            .filter(|d| d.id == driver)
+        else {
+            return;
+        };
+        d.inbox.push_back(Item { input, ask: None });
+        self.pump(tx);
+    }
+
     /// The due queue: takes a record that is due and that nobody holds.
     pub(crate) fn look(&mut self, tx: usize) {
         let clock = self.clock();

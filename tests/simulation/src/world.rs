@@ -228,6 +228,9 @@ impl World {
                 Event::Timer { .. } | Event::Due { .. } | Event::Start
             );
             self.handle(event);
+            if self.fault(self.weather.panics) {
+                self.step_panicked();
+            }
             let chance = self.weather.crash / if harmless { 4 } else { 1 };
             if self.process.is_some() && self.crashes < self.weather.crashes && self.fault(chance) {
                 let kept = self.rng.below(self.store.queue.len() as u64 + 1) as usize;
