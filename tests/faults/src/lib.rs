@@ -60,7 +60,9 @@ pub fn index(gid: &str, parts: u32, created: Millis, now: Millis, ended: bool) -
         attempts: 0,
         failing_host: None,
         branches: parts,
-        bytes: (0..parts).map(|number| content(gid, number).len() as u64).sum(),
+        bytes: (0..parts)
+            .map(|number| content(gid, number).len() as u64)
+            .sum(),
         driven: !ended,
     }
 }

@@ -3,7 +3,7 @@
 
 use amends::coordinator::codec::Registration;
 use amends::coordinator::record::{Index, Part, Record, RowKey, Save};
-use amends::{Gid, Millis, Status, TransType};
+use amends::{Gid, Status, TransType};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
