@@ -112,6 +112,11 @@ impl Policy {
         if o.request_timeout != 0 { seconds(o.request_timeout) } else { self.request_timeout }
     }
 
+    /// How long a workflow's client may be silent before it is called back, ms (rules.md 2.7).
+    pub fn quiet(&self, o: &Options) -> Millis {
+        self.base_interval(o).max(self.call_timeout(o))
+    }
+
     /// How long a call issued by an earlier process may still be on its way, and the basis of wait_result, ms.
     pub fn longest_call(&self, o: &Options) -> Millis {
         self.request_timeout.max(seconds(o.request_timeout))

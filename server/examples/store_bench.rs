@@ -85,10 +85,13 @@ async fn saga(store: &EmbeddedStore, name: u128, finish: bool) -> Result<()> {
         status: Status::Submitted,
         trans_type: TransType::Saga,
         due: Some(created + WEEK),
+        quiet: None,
         created,
         finished: None,
         attempts: 0,
         failing_host: None,
+        branches: 0,
+        bytes: state.len() as u64,
         driven: finish,
     };
     let payload = Part {

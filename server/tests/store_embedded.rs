@@ -172,14 +172,14 @@ async fn a_registration_does_not_postpone_what_lost_its_driver() {
         "g",
         Index {
             driven: true,
+            quiet: Some(900),
             ..prepared(BEGIN + 500)
         },
     )
     .await;
     drop(store);
     let store = open(folder.path(), &clock);
-    let mut later = register(&gid("g"), "01", "branch");
-    later.due = Some(BEGIN + 900);
+    let later = register(&gid("g"), "01", "branch");
     assert_eq!(store.append(later).await.expect("append"), Appended::Done);
     let claimed = store
         .claim_due(clock.now(), 9, usize::MAX)
@@ -247,8 +247,10 @@ fn a_creation_that_was_interrupted_is_begun_again() {
 async fn a_torn_tail_is_cut_off_and_nothing_acknowledged_is_lost() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
     let store = open(folder.path(), &clock);
-    let mut first = save(0, waiting(BEGIN), "{}");
-    first.parts = vec![part(&[], &incompressible(16_000))];
+    let first = with_parts(
+        save(0, waiting(BEGIN), "{}"),
+        vec![part(&[], &incompressible(16_000))],
+    );
     store
         .create(gid("acknowledged"), first.clone())
         .await
@@ -343,8 +345,8 @@ async fn check_leaves_the_folder_as_it_was() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
     let store = open(folder.path(), &clock);
     let creates = (0..300).map(|n| {
-        let mut new = save(0, waiting(BEGIN), "{}");
-        new.parts = vec![part(&[row("01", "action")], &"x".repeat(1_000))];
+        let content = part(&[row("01", "action")], &"x".repeat(1_000));
+        let new = with_parts(save(0, waiting(BEGIN), "{}"), vec![content]);
         store.create(gid(&format!("g{n}")), new)
     });
     for created in join_all(creates).await {

@@ -34,11 +34,29 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn workflow(status: Status) -> Index {
+/// The saga that has a payload, at its end.
+fn succeeded() -> Index {
+    Index {
+        bytes: 7,
+        ..ended(BEGIN + 1)
+    }
+}
+
+/// A workflow as it is created; a registration moves it to 9 s.
+fn workflow() -> Index {
     Index {
         trans_type: TransType::Workflow,
-        status,
-        ..waiting(BEGIN + 7_000)
+        quiet: Some(9_000),
+        ..prepared(BEGIN + 7_000)
+    }
+}
+
+/// A registration of one of its branches.
+fn step() -> Append {
+    Append {
+        required: (TransType::Workflow, Status::Prepared),
+        part: part(&[row("01", "action")], "result"),
+        ..register(&gid("workflow"), "", "")
     }
 }
 
@@ -57,13 +75,18 @@ async fn a_folder_of_format_1_is_read_as_it_was_written() {
         ((TransType::Workflow, Status::Prepared), 1),
     ];
     assert_eq!(report.records, counts);
-    assert_eq!((report.parts, report.rows, report.values), (6, 6, 1));
+    assert_eq!((report.parts, report.rows, report.values), (7, 7, 1));
 
     let store = open(folder.path(), &clock);
+    let counted = Index {
+        branches: 3,
+        bytes: 6,
+        ..prepared(BEGIN + 5_000)
+    };
     let tcc = store.load(&gid("tcc")).await.expect("load").expect("there");
     assert_eq!(
         (tcc.version, tcc.index.clone(), &tcc.state[..]),
-        (4, prepared(BEGIN + 9_000), &b"{}"[..])
+        (4, counted, &b"{}"[..])
     );
     assert_eq!(
         tcc.parts,
@@ -82,7 +105,7 @@ async fn a_folder_of_format_1_is_read_as_it_was_written() {
         .expect("there");
     assert_eq!(
         (saga.version, saga.index, &saga.state[..]),
-        (2, ended(BEGIN + 1), &br#"{"done":true}"#[..])
+        (2, succeeded(), &br#"{"done":true}"#[..])
     );
     assert_eq!(saga.parts, [part(&[], "payload")]);
 
@@ -100,7 +123,14 @@ async fn a_folder_of_format_1_is_read_as_it_was_written() {
         .await
         .expect("load")
         .expect("there");
-    assert_eq!(flow.index, workflow(Status::Prepared));
+    let moved = Index {
+        due: Some(BEGIN + 9_000),
+        branches: 1,
+        bytes: 14,
+        ..workflow()
+    };
+    assert_eq!((flow.version, flow.index), (2, moved));
+    assert_eq!(store.append(step()).await.expect("append"), Appended::Same);
     assert_eq!(
         store
             .kv_get("topics", "t")
@@ -191,11 +221,10 @@ fn whatever_is_damaged_the_answer_is_a_sentence() {
 async fn write_the_golden_folder() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
     let store = open(folder.path(), &clock);
-    let mut first = save(0, driven(BEGIN), "{}");
-    first.parts = vec![part(&[], "payload")];
+    let first = with_parts(save(0, driven(BEGIN), "{}"), vec![part(&[], "payload")]);
     store.create(gid("saga"), first).await.expect("create");
     store
-        .save(gid("saga"), save(1, ended(BEGIN + 1), r#"{"done":true}"#))
+        .save(gid("saga"), save(1, succeeded(), r#"{"done":true}"#))
         .await
         .expect("save");
     create(&store, "tcc", prepared(BEGIN + 5_000)).await;
@@ -233,11 +262,10 @@ async fn write_the_golden_folder() {
     drop(db);
 
     let store = open(folder.path(), &clock);
-    let last = Append {
-        due: Some(BEGIN + 9_000),
-        ..register(&gid("tcc"), "03", "03")
-    };
-    store.append(last).await.expect("append");
+    store
+        .append(register(&gid("tcc"), "03", "03"))
+        .await
+        .expect("append");
     let xa = Index {
         status: Status::Aborting,
         trans_type: TransType::Xa,
@@ -258,9 +286,10 @@ async fn write_the_golden_folder() {
         },
     )
     .await;
-    let mut flow = save(0, workflow(Status::Prepared), "{}");
-    flow.parts = vec![part(&[], "input"), part(&[], "\u{0}\u{ff}")];
+    let input = vec![part(&[], "input"), part(&[], "\u{0}\u{ff}")];
+    let flow = with_parts(save(0, workflow(), "{}"), input);
     store.create(gid("workflow"), flow).await.expect("create");
+    store.append(step()).await.expect("append");
     drop(store);
 
     fs::remove_file(folder.path().join("amends.lock")).expect("remove");

@@ -60,11 +60,13 @@ fn index(random: &mut Random, now: Millis) -> Index {
         trans_type: TransType::Tcc,
         failing_host: (random.below(3) == 0).then(|| random.one_of(&HOSTS).to_owned()),
         driven: random.below(3) == 0,
+        quiet: (random.below(2) == 0).then(|| random.below(30) as Millis),
         ..waiting(due)
     };
     if status.is_final() {
         Index {
             due: None,
+            quiet: None,
             finished: Some(now),
             driven: false,
             ..index
@@ -105,7 +107,9 @@ fn call(random: &mut Random, now: Millis) -> Call {
                 random.one_of(&["x", "y"]),
             );
             append.forbidden = (random.below(3) == 0).then(|| row("02", "confirm"));
-            append.due = (random.below(2) == 0).then(|| now + random.below(30) as Millis);
+            append.part.created = now;
+            append.branches_max = 1 + random.below(4) as u32;
+            append.bytes_max = 1 + random.below(5);
             Call::Append(append)
         }
         8 => Call::Load(name),

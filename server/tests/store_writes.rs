@@ -399,11 +399,12 @@ async fn an_append_makes_its_checks_in_order(f: Fixture) {
 }
 
 async fn an_append_raises_the_version_and_moves_the_due_time(f: Fixture) {
-    create(&*f.store, "g", prepared(BEGIN + 10)).await;
-    let moved = Append {
-        due: Some(BEGIN + 500),
-        ..register(&gid("g"), "01", "content")
+    let index = Index {
+        quiet: Some(500),
+        ..prepared(BEGIN + 10)
     };
+    create(&*f.store, "g", index).await;
+    let moved = register(&gid("g"), "01", "content");
     assert_eq!(f.store.append(moved).await.expect("append"), Appended::Done);
     let record = f.store.load(&gid("g")).await.expect("load").expect("there");
     assert_eq!(
@@ -425,10 +426,7 @@ async fn an_append_raises_the_version_and_moves_the_due_time(f: Fixture) {
     assert_eq!(claimed(&f, 9).await, [""; 0]);
     f.clock.advance(1);
     assert_eq!(claimed(&f, 9).await, ["g"]);
-    let held = Append {
-        due: Some(BEGIN),
-        ..register(&gid("g"), "02", "content")
-    };
+    let held = register(&gid("g"), "02", "content");
     assert_eq!(f.store.append(held).await.expect("append"), Appended::Done);
     assert_eq!(
         claimed(&f, 9).await,

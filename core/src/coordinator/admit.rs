@@ -7,7 +7,7 @@ use crate::branch::{BranchStatus, Op, Protocol, ROOT_BRANCH, TransType, step_bra
 use crate::error::{Error, ErrorKind};
 use crate::gid::{Gid, check_id};
 use crate::limits::Limits;
-use crate::time::{Millis, seconds};
+use crate::time::seconds;
 use crate::wire::call::{Via, via};
 use crate::wire::request::{BranchRequest, GlobalRequest};
 use base64::Engine;
@@ -311,9 +311,4 @@ pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error>
     let registration =
         Registration { branch_id: branch_id.to_owned(), rows, status, run: req.get("run").to_owned(), data: req.data.clone() };
     Ok(Register { gid, trans_type, registration })
-}
-
-/// How far a workflow's registration moves its due time (rules.md 2.7).
-pub fn workflow_due(now: Millis, base: Millis, request_timeout: Millis) -> Millis {
-    now + base.max(request_timeout)
 }

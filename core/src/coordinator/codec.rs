@@ -6,7 +6,7 @@
 use super::admit;
 use super::record::{Index, Part, Record, Save};
 use super::transaction::{CallId, Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction};
-use crate::branch::{BranchStatus, Op, Protocol, Status, TransType};
+use crate::branch::{BranchStatus, Op, Protocol, ROOT_BRANCH, Status, TransType};
 use crate::error::{Error, ErrorKind};
 use crate::gid::Gid;
 use crate::options::{Options, Policy};
@@ -143,7 +143,7 @@ impl Transaction {
     /// A transaction that no store has yet.
     pub fn new(def: Definition, status: Status, now: Millis) -> Transaction {
         let part = define_part(&def, now);
-        let rows = def.rows.iter().map(|r| new_row(r, &def.payloads, now)).collect();
+        let rows: Vec<Row> = def.rows.iter().map(|r| new_row(r, &def.payloads, now)).collect();
         let state = State {
             format: FORMAT,
             status,
@@ -158,8 +158,10 @@ impl Transaction {
             root: RowState::default(),
             rows: BTreeMap::new(),
         };
-        let live = Live { dirty: true, decision: 1, new_parts: vec![part], ..Live::default() };
-        Transaction { def, rows, state, result: String::new(), live }
+        let live = Live { dirty: true, decision: 1, branches: branches(&rows), ..Live::default() };
+        let mut tx = Transaction { def, rows, state, result: String::new(), live };
+        tx.add(part);
+        tx
     }
 
     /// Reads a record. One that is not exact is one whose driver ended without letting go: what may have run then is marked
@@ -228,10 +230,13 @@ impl Transaction {
             trans_type: self.def.trans_type,
             // A driver that lets go always has a time to come back; the creation time stands for "at once".
             due: (!ended).then(|| self.live.wake_at.unwrap_or(self.state.created)),
+            quiet: self.live.quiet.filter(|_| !ended),
             created: self.state.created,
             finished: self.state.finished,
             attempts: self.attempts(),
             failing_host: if ended { None } else { self.last_error().map(|(_, url)| host(url).to_owned()) },
+            branches: self.live.branches,
+            bytes: self.live.bytes,
             driven: driven && !ended,
         }
     }
@@ -245,10 +250,15 @@ impl Transaction {
         out.into_inner().freeze()
     }
 
+    fn add(&mut self, part: Part) {
+        self.live.bytes += part.bytes.len() as u64;
+        self.live.new_parts.push(part);
+    }
+
     /// Adds a part that replaces options and custom data (rules.md 2.2).
     pub(crate) fn amend(&mut self, options: Options, custom_data: String, now: Millis) {
         let head = AmendHead { options: options.clone(), custom_data: custom_data.clone() };
-        self.live.new_parts.push(Part { keys: Vec::new(), created: now, bytes: frame(AMEND, &head, &[]) });
+        self.add(Part { keys: Vec::new(), created: now, bytes: frame(AMEND, &head, &[]) });
         self.def.options = options;
         self.def.custom_data = custom_data;
     }
@@ -256,11 +266,7 @@ impl Transaction {
     /// Adds a part with a workflow's result.
     pub(crate) fn set_result(&mut self, result: String, now: Millis) {
         if !result.is_empty() {
-            self.live.new_parts.push(Part {
-                keys: Vec::new(),
-                created: now,
-                bytes: frame(RESULT, &(), &[Bytes::from(result.clone())]),
-            });
+            self.add(Part { keys: Vec::new(), created: now, bytes: frame(RESULT, &(), &[Bytes::from(result.clone())]) });
             self.result = result;
         }
     }
@@ -278,6 +284,14 @@ fn new_row(r: &RowDef, payloads: &[Bytes], created: Millis) -> Row {
         state: RowState::default(),
         live: RowLive::default(),
     }
+}
+
+/// Counted from the rows, not taken from the index, so that a count that went wrong does not stay.
+fn branches(rows: &[Row]) -> u32 {
+    let mut ids: Vec<&str> = rows.iter().map(|r| r.branch_id.as_str()).filter(|id| *id != ROOT_BRANCH).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.len() as u32
 }
 
 fn define_part(def: &Definition, now: Millis) -> Part {
@@ -370,6 +384,9 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
         version: record.version,
         callback_due: record.index.due.unwrap_or(0),
         wake_at: record.index.due,
+        quiet: (def.trans_type == TransType::Workflow).then(|| policy.quiet(&def.options)),
+        branches: branches(&rows),
+        bytes: record.parts.iter().map(|p| p.bytes.len() as u64).sum(),
         ..Live::default()
     };
     Ok(Transaction { def, rows, state, result, live })

@@ -15,6 +15,8 @@ pub struct Index {
     pub trans_type: TransType,
     /// Next moment at which the transaction must be looked at; `None` exactly when it has ended.
     pub due: Option<Millis>,
+    /// How long after a registration it is due, ms: a workflow that has not ended waits so long for its client (rules.md 2.7).
+    pub quiet: Option<Millis>,
     /// When it was first stored.
     pub created: Millis,
     /// When it ended.
@@ -23,6 +25,10 @@ pub struct Index {
     pub attempts: u32,
     /// Host of the last branch that answered with an error.
     pub failing_host: Option<String>,
+    /// Distinct branch ids of its rows, the root's not among them (rules.md 5).
+    pub branches: u32,
+    /// Content of all its parts.
+    pub bytes: u64,
     /// Whether a driver holds it. A record saved with `false` was let go: it is exact (rules.md 1.2).
     pub driven: bool,
 }

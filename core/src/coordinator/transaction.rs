@@ -248,6 +248,12 @@ pub(crate) struct Live {
     pub(crate) callback_due: Millis,
     /// When it must be looked at next, as the last step found.
     pub(crate) wake_at: Option<Millis>,
+    /// See [`super::record::Index::quiet`]. Of a new workflow its first step says it.
+    pub(crate) quiet: Option<Millis>,
+    /// See [`super::record::Index::branches`].
+    pub(crate) branches: u32,
+    /// See [`super::record::Index::bytes`], parts that no built save holds included.
+    pub(crate) bytes: u64,
     /// Parts that no built save holds.
     pub(crate) new_parts: Vec<super::record::Part>,
 }

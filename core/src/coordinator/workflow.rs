@@ -4,17 +4,18 @@
 use super::decision::{call_root, change, errored};
 use super::event::{Effects, Env, When};
 use super::transaction::{CallId, Custom, Transaction};
-use super::{admit, retry};
+use super::retry;
 use crate::branch::Op;
 use crate::outcome::{Outcome, Purpose};
 use crate::time::Millis;
 
 /// When the callback is due after the client was heard of.
 pub(crate) fn next_callback(tx: &Transaction, env: &Env<'_>) -> Millis {
-    admit::workflow_due(env.now, env.policy.base_interval(&tx.def.options), env.policy.call_timeout(&tx.def.options))
+    env.now + env.policy.quiet(&tx.def.options)
 }
 
 pub(crate) fn advance(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
+    tx.live.quiet = Some(env.policy.quiet(&tx.def.options));
     if tx.live.callback_due == 0 {
         tx.live.callback_due = next_callback(tx, env);
     }

@@ -85,10 +85,13 @@ impl World {
             status,
             trans_type: tx.trans_type(),
             due: Some(START),
+            quiet: None,
             created: START,
             finished: None,
             attempts: 0,
             failing_host: None,
+            branches: 0,
+            bytes: 0,
             driven: false,
         };
         let record = Record {
@@ -335,7 +338,7 @@ impl World {
         })
     }
 
-    /// registerBranch: the store appends the part, which raises the version; nobody drives the record then.
+    /// registerBranch: the store appends the part, which raises the version and may move the due time; nobody drives the record then.
     pub(crate) fn register(&mut self, body: Value) -> Result<Part, Error> {
         let request = BranchRequest::from_json(body.to_string().as_bytes())?;
         let part = register(&request, &self.policy.limits)?
@@ -343,6 +346,8 @@ impl World {
             .part(self.now);
         self.record.parts.push(part.clone());
         self.record.version += 1;
+        let moved = self.record.index.quiet.map(|quiet| self.now + quiet);
+        self.record.index.due = moved.or(self.record.index.due);
         self.load();
         Ok(part)
     }

@@ -146,6 +146,72 @@ fn the_index_says_what_stores_need() {
     );
 }
 
+/// Branches and bytes as the index has them, and the bytes there are.
+fn counted(w: &World) -> (u32, u64, u64) {
+    let bytes = w.record.parts.iter().map(|p| p.bytes.len() as u64).sum();
+    (w.record.index.branches, w.record.index.bytes, bytes)
+}
+
+#[test]
+fn the_index_counts_branches_and_bytes_of_all_parts() {
+    let mut w = World::prepare(saga(12));
+    let (branches, bytes, all) = counted(&w);
+    assert_eq!((branches, bytes), (12, all), "what was submitted");
+    w.submit_again(with(saga(12), json!({"retry_limit": 3})))
+        .expect("accepted");
+    let (branches, bytes, more) = counted(&w);
+    assert_eq!((branches, bytes), (12, more), "amended");
+    assert!(more > all);
+
+    let mut w = World::prepare(crate::bodies::empty("tcc"));
+    let (branches, bytes, all) = counted(&w);
+    assert_eq!((branches, bytes), (0, all));
+    w.register_branches(3);
+    w.submit_again(crate::bodies::empty("tcc"))
+        .expect("accepted");
+    let (branches, bytes, more) = counted(&w);
+    assert_eq!((branches, bytes), (3, more), "registered");
+    w.succeed(&["03 confirm", "02 confirm", "01 confirm"]);
+    assert_eq!(counted(&w), (3, more, more), "unchanged at the end");
+}
+
+#[test]
+fn rows_of_one_workflow_branch_count_once_and_those_of_the_root_not_at_all() {
+    let mut w = World::prepare(workflow());
+    for (id, op) in [
+        ("01", "action"),
+        ("02", "action"),
+        ("00", "now-01"),
+        ("01", "rollback"),
+        ("00", "decision"),
+    ] {
+        let body = json!({"gid": "g", "trans_type": "workflow", "branch_id": id, "op": op, "status": "succeed"});
+        w.register(body).expect("accepted");
+    }
+    w.end(Status::Succeed, "", "cmVzdWx0").expect("accepted");
+    let (branches, bytes, all) = counted(&w);
+    assert_eq!((branches, bytes, w.record.parts.len()), (2, all, 7));
+}
+
+#[test]
+fn only_an_unfinished_workflow_is_left_in_peace_after_a_registration() {
+    let quiet = |w: &World| w.record.index.quiet;
+    let own = with(
+        workflow(),
+        json!({"retry_interval": 2, "request_timeout": 60}),
+    );
+    let mut w = World::prepare(own);
+    assert_eq!(quiet(&w), Some(60_000), "new");
+    w.load();
+    w.let_go();
+    assert_eq!(quiet(&w), Some(60_000), "loaded, and not looked at");
+    w.end(Status::Failed, "", "").expect("accepted");
+    assert_eq!(quiet(&w), None, "ended");
+    for other in [saga(1), msg(1), crate::bodies::empty("tcc")] {
+        assert_eq!(quiet(&World::prepare(other)), None);
+    }
+}
+
 #[test]
 fn registered_rows_keep_their_order_and_their_progress_across_loads() {
     let mut w = World::prepare(crate::bodies::empty("tcc"));

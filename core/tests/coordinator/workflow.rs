@@ -4,7 +4,7 @@ use crate::bodies::{error, failure, with, workflow};
 use crate::driver::{BASE, START, World};
 use amends::branch::BranchStatus;
 use amends::coordinator::Request;
-use amends::coordinator::admit::{register, workflow_due};
+use amends::coordinator::admit::register;
 use amends::wire::request::BranchRequest;
 use amends::{ErrorKind, Limits, Op, Outcome, Status};
 use serde_json::{Value, json};
@@ -37,8 +37,6 @@ fn the_interval_is_the_longer_of_base_and_request_timeout() {
         let w = World::prepare(with(workflow(), options.clone()));
         assert_eq!(w.due_in(), Some(wait), "{options}");
     }
-    assert_eq!(workflow_due(5, 10, 3), 15);
-    assert_eq!(workflow_due(5, 10, 30), 35);
 }
 
 #[test]
@@ -89,9 +87,7 @@ fn a_client_that_is_heard_of_again_moves_the_callback() {
         "stored before it is answered"
     );
     w.let_go();
-    // The store moves the due time of a registration.
     w.pass(3_000);
-    w.record.index.due = Some(workflow_due(w.now, BASE, 3_000));
     w.register(row("01", "action", "succeed"))
         .expect("accepted");
     w.input(amends::coordinator::Input::Wake).expect("accepted");

@@ -171,17 +171,22 @@ impl Engine {
     pub async fn register_branch(&self, req: BranchRequest) -> Result<(), Error> {
         let reg = admit::register(&req, &self.policy.limits)?;
         let workflow = reg.trans_type == TransType::Workflow;
-        let now = self.now();
+        let limits = &self.policy.limits;
         let append = Append {
             gid: reg.gid.clone(),
             required: (reg.trans_type, Status::Prepared),
             forbidden: reg.forbidden(),
-            part: reg.registration.part(now),
-            due: workflow.then(|| admit::workflow_due(now, self.policy.retry_interval, self.policy.request_timeout)),
+            part: reg.registration.part(self.now()),
+            branches_max: u32::try_from(limits.branches).unwrap_or(u32::MAX),
+            bytes_max: limits.transaction as u64,
         };
         let appended = self.store.append(append).await.map_err(store_error)?;
         match appended {
             Appended::Done => Ok(()),
+            Appended::TooManyBranches => Err(Error::invalid(format!("{} has too many branches, the limit is {}", reg.gid, limits.branches))),
+            Appended::TooLarge => {
+                Err(Error::invalid(format!("{} would be too large with this branch, the limit is {} bytes", reg.gid, limits.transaction)))
+            }
             // The run token is part of what is compared: the same runner asks again because the answer was lost.
             Appended::Same if !workflow || !reg.registration.run.is_empty() => Ok(()),
             Appended::Same | Appended::Forbidden => Err(refused(&reg.gid, Some(Status::Prepared))),

@@ -6,7 +6,7 @@ use super::due::{DueIndex, Holding};
 use super::{
     Append, Appended, Claimed, Created, Filter, Kv, Page, Result, Saved, Stats, Store, StoreError,
 };
-use super::{content_bytes, kv_position, locked, parse_kv_position};
+use super::{branch_ids, content_bytes, kv_position, locked, parse_kv_position, registered};
 use amends::coordinator::record::{Part, Record, Save};
 use amends::{Gid, Millis};
 use futures_util::FutureExt;
@@ -146,11 +146,14 @@ impl Inner {
                 Appended::Differs
             };
         }
+        let mut new = branch_ids(&append.part.keys);
+        new.retain(|id| !rows().any(|(branch_id, _)| branch_id == id));
+        match registered(record.index.clone(), &append, new.len()) {
+            Ok(index) => record.index = index,
+            Err(refused) => return refused,
+        }
         record.version += 1;
         record.parts.push(append.part);
-        if append.due.is_some() {
-            record.index.due = append.due;
-        }
         self.index
             .put(&append.gid, &record.index, Holding::Same, ());
         Appended::Done

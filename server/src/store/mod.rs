@@ -4,9 +4,11 @@ mod due;
 pub mod embedded;
 pub mod memory;
 
+use amends::branch::ROOT_BRANCH;
 use amends::coordinator::record::{Index, Part, Record, RowKey, Save};
 use amends::{Gid, Millis, Status, TransType};
 use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
 
 /// Why a store did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -51,15 +53,21 @@ pub struct Append {
     pub forbidden: Option<RowKey>,
     /// The rows. Unique on (branch id, op).
     pub part: Part,
-    /// A new due time for the record, where the registration moves it.
-    pub due: Option<Millis>,
+    /// How many branch ids the record may have with these rows (rules.md 5).
+    pub branches_max: u32,
+    /// How many bytes of content its parts may have with this one.
+    pub bytes_max: u64,
 }
 
 /// Answer of [`Store::append`]; the checks are made in the order of the variants from the last to the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
-    /// Durable; the record's version grew by one.
+    /// Durable; the record's version grew by one, and it is due `index.quiet` after the part was created, where that is set.
     Done,
+    /// The record would have more content than `bytes_max`.
+    TooLarge,
+    /// The record would have more branch ids than `branches_max`.
+    TooManyBranches,
     /// All of its rows are there already with the same content; nothing was written.
     Same,
     /// One of its rows is there with other content.
@@ -216,6 +224,33 @@ impl Filter {
             && self.created_from.is_none_or(|from| from <= index.created)
             && self.created_to.is_none_or(|to| index.created <= to)
     }
+}
+
+/// The branch ids of rows that count (rules.md 5): rows of the root belong to the transaction itself.
+fn branch_ids(keys: &[RowKey]) -> BTreeSet<&str> {
+    let ids = keys.iter().map(|(branch_id, _)| branch_id.as_str());
+    ids.filter(|id| *id != ROOT_BRANCH).collect()
+}
+
+/// The index with a registration in it, of whose branch ids `new` had no row; the answer if that is beyond a limit.
+fn registered(index: Index, append: &Append, new: usize) -> std::result::Result<Index, Appended> {
+    let new = u32::try_from(new).unwrap_or(u32::MAX);
+    let branches = index.branches.saturating_add(new);
+    // A further row of a branch that is there is no further branch, even where the limit was lowered since.
+    if new > 0 && branches > append.branches_max {
+        return Err(Appended::TooManyBranches);
+    }
+    let bytes = index.bytes.saturating_add(append.part.bytes.len() as u64);
+    if bytes > append.bytes_max {
+        return Err(Appended::TooLarge);
+    }
+    let moved = index.quiet.map(|quiet| append.part.created + quiet);
+    Ok(Index {
+        due: moved.or(index.due),
+        branches,
+        bytes,
+        ..index
+    })
 }
 
 /// What a record weighs against the byte bound of [`Store::claim_due`].

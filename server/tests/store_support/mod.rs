@@ -94,10 +94,13 @@ pub(crate) fn waiting(due: Millis) -> Index {
         status: Status::Submitted,
         trans_type: TransType::Saga,
         due: Some(due),
+        quiet: None,
         created: BEGIN,
         finished: None,
         attempts: 0,
         failing_host: None,
+        branches: 0,
+        bytes: 0,
         driven: false,
     }
 }
@@ -127,6 +130,16 @@ pub(crate) fn save(base: u64, index: Index, state: &str) -> Save {
         state: Bytes::copy_from_slice(state.as_bytes()),
         parts: Vec::new(),
     }
+}
+
+/// The same with parts, counted.
+pub(crate) fn with_parts(mut save: Save, parts: Vec<Part>) -> Save {
+    save.index.bytes += parts
+        .iter()
+        .map(|part| part.bytes.len() as u64)
+        .sum::<u64>();
+    save.parts = parts;
+    save
 }
 
 pub(crate) fn row(branch_id: &str, op: &str) -> RowKey {
@@ -159,7 +172,8 @@ pub(crate) fn register(to: &Gid, branch_id: &str, content: &str) -> Append {
             &[row(branch_id, "confirm"), row(branch_id, "cancel")],
             content,
         ),
-        due: None,
+        branches_max: u32::MAX,
+        bytes_max: u64::MAX,
     }
 }
 

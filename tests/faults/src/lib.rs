@@ -36,7 +36,7 @@ pub fn state(version: u64) -> Bytes {
 
 /// A part of a record, with a row of its own.
 pub fn part(gid: &str, number: u32, created: Millis) -> Part {
-    let row = (format!("{number:02}"), "try".to_owned());
+    let row = (format!("{:02}", number + 1), "try".to_owned());
     Part {
         keys: vec![row],
         created,
@@ -44,8 +44,8 @@ pub fn part(gid: &str, number: u32, created: Millis) -> Part {
     }
 }
 
-/// The index of a record under way, or ended.
-pub fn index(created: Millis, now: Millis, ended: bool) -> Index {
+/// The index of a record with so many parts, under way or ended.
+pub fn index(gid: &str, parts: u32, created: Millis, now: Millis, ended: bool) -> Index {
     Index {
         status: if ended {
             Status::Succeed
@@ -54,10 +54,15 @@ pub fn index(created: Millis, now: Millis, ended: bool) -> Index {
         },
         trans_type: TransType::Tcc,
         due: Some(now + EXPIRE).filter(|_| !ended),
+        quiet: None,
         created,
         finished: Some(now).filter(|_| ended),
         attempts: 0,
         failing_host: None,
+        branches: parts,
+        bytes: (0..parts)
+            .map(|number| content(gid, number).len() as u64)
+            .sum(),
         driven: !ended,
     }
 }

@@ -95,17 +95,10 @@ impl World {
                     trans_type: plan.trans_type,
                     registration: registration.clone(),
                 };
-                let base = self.policy.base_interval(&plan.def.options);
-                let due = admit::workflow_due(
-                    self.clock(),
-                    base,
-                    self.policy.call_timeout(&plan.def.options),
-                );
                 let write = Write::Append(AppendWrite {
                     required: (plan.trans_type, Status::Prepared),
                     forbidden: register.forbidden(),
                     part: registration.part(self.clock()),
-                    due: (plan.trans_type == TransType::Workflow).then_some(due),
                     registration: registration.clone(),
                 });
                 let waiter = self.remember(ask, verb);

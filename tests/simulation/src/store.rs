@@ -3,7 +3,7 @@
 
 use amends::coordinator::codec::Registration;
 use amends::coordinator::record::{Index, Part, Record, RowKey, Save};
-use amends::{Gid, Millis, Status, TransType};
+use amends::{Gid, Status, TransType};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -67,8 +67,6 @@ pub(crate) struct AppendWrite {
     pub(crate) forbidden: Option<RowKey>,
     /// The rows.
     pub(crate) part: Part,
-    /// A new due time.
-    pub(crate) due: Option<Millis>,
     /// What was asked, for checks.
     pub(crate) registration: Registration,
 }
@@ -172,8 +170,8 @@ impl Store {
         }
         stored.parts.push(a.part.clone());
         stored.version += APPEND_RAISES;
-        if let Some(due) = a.due {
-            stored.index.due = Some(due);
+        if let Some(quiet) = stored.index.quiet {
+            stored.index.due = Some(a.part.created + quiet);
         }
         Wrote::Done
     }
@@ -222,7 +220,6 @@ mod tests {
             required: (TransType::Tcc, Status::Prepared),
             forbidden: None,
             part: registration.part(0),
-            due: None,
             registration,
         };
         // Both saves were queued before their driver knew of the registration.

@@ -3,7 +3,7 @@
 //! fjall can open nothing without writing (it cuts journals and removes what it no longer needs), so it opens a look-alike in a temporary
 //! folder: journals and small files are copied, tables, which never change once written, are linked to. The folder itself is only read.
 
-use super::super::index_is_sound;
+use super::super::{branch_ids, index_is_sound};
 use super::OpenError;
 use super::buckets::{Bucket, Buckets, by_id};
 use super::codec::{self, Head};
@@ -13,7 +13,7 @@ use super::open::{self, DATA, FORMAT};
 use amends::coordinator::record::RowKey;
 use amends::{Gid, Status, TransType};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -254,7 +254,7 @@ fn for_each_state(
     Ok(())
 }
 
-/// Every part that a state counts is there, whole, and its rows lead to it.
+/// Every part that a state counts is there, whole, and its rows lead to it; branches and bytes are as many as the index says.
 fn check_parts(
     buckets: &[Bucket],
     gid: &Gid,
@@ -264,6 +264,7 @@ fn check_parts(
     let Some(bucket) = by_id(buckets, head.bucket) else {
         return Ok(());
     };
+    let (mut bytes, mut branches) = (0, BTreeSet::new());
     for number in 0..head.parts {
         let Some(value) = bucket.keyspace.get(codec::part_key(gid, number))? else {
             report.problem(format!("part {number} of {gid} is missing"));
@@ -273,12 +274,30 @@ fn check_parts(
         match codec::decode_part(&value) {
             Err(corrupt) => report.problem(format!("part {number} of {gid}: {corrupt}")),
             Ok(part) => {
+                bytes += part.bytes.len() as u64;
+                branches.extend(branch_ids(&part.keys).into_iter().map(str::to_owned));
                 for row in &part.keys {
                     report.rows += 1;
                     check_row(bucket, gid, row, number, report)?;
                 }
             }
         }
+    }
+    let index = &head.index;
+    if bytes != index.bytes {
+        report.problem(format!(
+            "{gid} has {bytes} bytes of content and counts {}",
+            index.bytes
+        ));
+    }
+    // The branches of the others are in their first part, which only core reads.
+    let registers = !matches!(index.trans_type, TransType::Saga | TransType::Msg);
+    if registers && branches.len() != index.branches as usize {
+        report.problem(format!(
+            "{gid} has {} branches and counts {}",
+            branches.len(),
+            index.branches
+        ));
     }
     Ok(())
 }

@@ -61,13 +61,19 @@ pub(super) fn part_key(gid: &Gid, number: u32) -> Vec<u8> {
 }
 
 pub(super) fn row_key(gid: &Gid, row: &RowKey) -> Vec<u8> {
+    let mut key = branch_key(gid, &row.0);
+    key.extend_from_slice(row.1.as_bytes());
+    key
+}
+
+/// How the keys of all rows of a branch begin.
+pub(super) fn branch_key(gid: &Gid, branch_id: &str) -> Vec<u8> {
     [
         &[ROWS],
         gid.as_str().as_bytes(),
         &[0],
-        row.0.as_bytes(),
+        branch_id.as_bytes(),
         &[0],
-        row.1.as_bytes(),
     ]
     .concat()
 }
@@ -177,6 +183,7 @@ const DRIVEN: u8 = 1;
 const HAS_DUE: u8 = 2;
 const HAS_FINISHED: u8 = 4;
 const HAS_HOST: u8 = 8;
+const HAS_QUIET: u8 = 16;
 
 fn status_code(status: Status) -> u8 {
     match status {
@@ -201,12 +208,13 @@ fn type_code(trans_type: TransType) -> u8 {
 pub(super) fn encode_state(head: &Head, state: &[u8]) -> Vec<u8> {
     let index = &head.index;
     let host = index.failing_host.as_deref();
-    let mut value = Writer::new(64 + host.map_or(0, str::len) + state.len());
+    let mut value = Writer::new(80 + host.map_or(0, str::len) + state.len());
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let flags = flag(index.driven, DRIVEN)
         | flag(index.due.is_some(), HAS_DUE)
         | flag(index.finished.is_some(), HAS_FINISHED)
-        | flag(host.is_some(), HAS_HOST);
+        | flag(host.is_some(), HAS_HOST)
+        | flag(index.quiet.is_some(), HAS_QUIET);
     value.bytes(&[
         status_code(index.status),
         type_code(index.trans_type),
@@ -214,9 +222,12 @@ pub(super) fn encode_state(head: &Head, state: &[u8]) -> Vec<u8> {
     ]);
     value.bytes(&head.version.to_be_bytes());
     value.bytes(&index.due.unwrap_or(0).to_be_bytes());
+    value.bytes(&index.quiet.unwrap_or(0).to_be_bytes());
     value.bytes(&index.created.to_be_bytes());
     value.bytes(&index.finished.unwrap_or(0).to_be_bytes());
     value.bytes(&index.attempts.to_be_bytes());
+    value.bytes(&index.branches.to_be_bytes());
+    value.bytes(&index.bytes.to_be_bytes());
     value.bytes(&head.bucket.to_be_bytes());
     value.bytes(&head.parts.to_be_bytes());
     value.text(host.unwrap_or(""));
@@ -242,9 +253,11 @@ pub(super) fn decode_state(value: &[u8]) -> Result<(Head, &[u8]), Corrupt> {
     let has = |flag: u8| flags & flag != 0;
     let version = value.u64()?;
     let due = Some(value.i64()?).filter(|_| has(HAS_DUE));
+    let quiet = Some(value.i64()?).filter(|_| has(HAS_QUIET));
     let created = value.i64()?;
     let finished = Some(value.i64()?).filter(|_| has(HAS_FINISHED));
     let attempts = value.u32()?;
+    let (branches, bytes) = (value.u32()?, value.u64()?);
     let (bucket, parts) = (value.u32()?, value.u32()?);
     let failing_host = Some(value.text()?)
         .filter(|_| has(HAS_HOST))
@@ -253,10 +266,13 @@ pub(super) fn decode_state(value: &[u8]) -> Result<(Head, &[u8]), Corrupt> {
         status,
         trans_type,
         due,
+        quiet,
         created,
         finished,
         attempts,
         failing_host,
+        branches,
+        bytes,
         driven: has(DRIVEN),
     };
     Ok((
@@ -341,10 +357,13 @@ mod tests {
             status: Status::Aborting,
             trans_type: TransType::Xa,
             due: Some(-7),
+            quiet: Some(60_000),
             created: 1_700_000_000_000,
             finished: None,
             attempts: 3,
             failing_host: Some("bank:8080".to_owned()),
+            branches: 1_000,
+            bytes: 1 << 36,
             driven: true,
         };
         Head {
@@ -361,6 +380,7 @@ mod tests {
         ended.index = Index {
             status: Status::Failed,
             due: None,
+            quiet: None,
             finished: Some(5),
             failing_host: None,
             driven: false,

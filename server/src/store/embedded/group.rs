@@ -1,7 +1,7 @@
 //! A group of writes that become one batch: each is checked against what is stored and what the group has written before it.
 
 use super::super::due::Holding;
-use super::super::{Append, Appended, Result, StoreError};
+use super::super::{Append, Appended, Result, StoreError, branch_ids, registered};
 use super::buckets::{Bucket, by_id, for_new};
 use super::codec::{self, Head, KvValue};
 use super::queue::{Command, CreateAnswer, Done, Queued, SaveAnswer};
@@ -11,8 +11,8 @@ use amends::coordinator::record::{Index, Part, Save};
 use amends::{Gid, Status, TransType};
 use bytes::Bytes;
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// An answer to give when the group is durable.
@@ -86,7 +86,7 @@ pub(super) struct Group {
     bytes: u64,
     touched: HashMap<Gid, Touched>,
     /// Rows that the group registers, by key, with the part each belongs to.
-    rows: HashMap<Vec<u8>, Part>,
+    rows: BTreeMap<Vec<u8>, Part>,
     kv: HashMap<Vec<u8>, Option<KvValue>>,
     answers: Vec<Answer>,
 }
@@ -304,9 +304,7 @@ impl Group {
     }
 
     fn write_part(&mut self, gid: &Gid, part: Part, place: &mut Place) -> Result<()> {
-        let Some(keyspace) = self.keyspace(Home::Bucket(place.bucket)) else {
-            return Err(self.damage(format!("the bucket {} of {gid} is gone", place.bucket)));
-        };
+        let keyspace = self.bucket(gid, *place)?.keyspace.clone();
         self.insert(
             &keyspace,
             codec::part_key(gid, place.parts),
@@ -322,14 +320,8 @@ impl Group {
     }
 
     fn append(&mut self, append: Append) -> Result<Appended> {
-        let Append {
-            gid,
-            required,
-            forbidden,
-            part,
-            due,
-        } = append;
-        let touched = self.look(&gid)?;
+        let (gid, part) = (&append.gid, &append.part);
+        let touched = self.look(gid)?;
         let (home, pending) = (touched.home, touched.pending.clone());
         let Some(Now {
             trans_type,
@@ -339,19 +331,19 @@ impl Group {
         else {
             return Ok(Appended::Unknown);
         };
-        if (trans_type, status) != required {
+        if (trans_type, status) != append.required {
             return Ok(Appended::WrongStatus(trans_type, status));
         }
-        if let Some(row) = &forbidden
-            && self.row(&gid, row, place)?.is_some()
+        if let Some(row) = &append.forbidden
+            && self.row(gid, row, place)?.is_some()
         {
             return Ok(Appended::Forbidden);
         }
-        let mut registered = None;
+        let mut before = None;
         for row in &part.keys {
-            registered = registered.or(self.row(&gid, row, place)?);
+            before = before.or(self.row(gid, row, place)?);
         }
-        if let Some(before) = registered {
+        if let Some(before) = before {
             let same = before.keys == part.keys && before.bytes == part.bytes;
             return Ok(if same {
                 Appended::Same
@@ -359,15 +351,25 @@ impl Group {
                 Appended::Differs
             });
         }
-        let (mut index, state, holding) = match (pending, home) {
+        let (index, state, holding) = match (pending, home) {
             (Some(pending), _) => pending,
-            (None, Some(home)) => self.stored_state(&gid, home)?,
+            (None, Some(home)) => self.stored_state(gid, home)?,
             (None, None) => return Err(self.damage(format!("{gid} has no state"))),
         };
+        let mut new = 0;
+        for branch_id in branch_ids(&part.keys) {
+            // All rows of a tcc or xa branch come at once: where they are new it is.
+            if trans_type != TransType::Workflow || !self.has_branch(gid, branch_id, place)? {
+                new += 1;
+            }
+        }
+        let index = match registered(index, &append, new) {
+            Ok(index) => index,
+            Err(refused) => return Ok(refused),
+        };
         place.version += 1;
-        self.write_part(&gid, part, &mut place)?;
-        index.due = due.or(index.due);
-        let touched = self.look(&gid)?;
+        self.write_part(gid, append.part, &mut place)?;
+        let touched = self.look(gid)?;
         touched.now = Some(Now {
             trans_type,
             status,
@@ -377,15 +379,32 @@ impl Group {
         Ok(Appended::Done)
     }
 
+    /// Whether a branch has a row.
+    fn has_branch(&self, gid: &Gid, branch_id: &str, place: Place) -> Result<bool> {
+        let prefix = codec::branch_key(gid, branch_id);
+        let mut own = self.rows.range(prefix.clone()..);
+        if own.next().is_some_and(|(key, _)| key.starts_with(&prefix)) {
+            return Ok(true);
+        }
+        let keyspace = &self.bucket(gid, place)?.keyspace;
+        match keyspace.prefix(prefix).next() {
+            Some(row) => row.key().map(|_| true).map_err(read::failed),
+            None => Ok(false),
+        }
+    }
+
+    fn bucket(&self, gid: &Gid, place: Place) -> Result<&Bucket> {
+        by_id(&self.buckets, place.bucket)
+            .ok_or_else(|| self.damage(format!("the bucket {} of {gid} is gone", place.bucket)))
+    }
+
     /// The part that registered a row.
     fn row(&self, gid: &Gid, row: &(String, String), place: Place) -> Result<Option<Part>> {
         let key = codec::row_key(gid, row);
         if let Some(part) = self.rows.get(&key) {
             return Ok(Some(part.clone()));
         }
-        let Some(bucket) = by_id(&self.buckets, place.bucket) else {
-            return Err(self.damage(format!("the bucket {} of {gid} is gone", place.bucket)));
-        };
+        let bucket = self.bucket(gid, place)?;
         let number = bucket.keyspace.get(key).map_err(read::failed)?;
         let Some(number) = number else {
             return Ok(None);

@@ -69,7 +69,8 @@ async fn transaction(store: &EmbeddedStore, name: &str, n: u64) {
     let ends = !n.is_multiple_of(5);
     let save = |base: u64, now, ended| Save {
         base,
-        index: index(created, now, ended),
+        // One to create it, and one before each of the two saves that follow registrations.
+        index: index(name, 1 + (base / 2) as u32, created, now, ended),
         state: state(base + 1),
         parts: Vec::new(),
     };
@@ -88,7 +89,8 @@ async fn transaction(store: &EmbeddedStore, name: &str, n: u64) {
             required: (TransType::Tcc, Status::Prepared),
             forbidden: None,
             part: part(name, number, created),
-            due: None,
+            branches_max: u32::MAX,
+            bytes_max: u64::MAX,
         };
         // A registration leaves the state as it is, so a save brings it up to date.
         if written(store.append(append)).await != Some(Appended::Done) {
