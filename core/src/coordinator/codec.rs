@@ -193,9 +193,11 @@ impl Transaction {
         tx.live.root_again = self.live.root_again;
         for id in unsaved {
             match id {
+                CallId::Root if tx.live.root_calling => tx.live.root_replays += 1,
                 CallId::Root => tx.live.root_calling = true,
                 CallId::Row(i) => {
                     if let Some(row) = tx.rows.get_mut(i) {
+                        row.live.replays += u32::from(row.live.calling);
                         row.live.calling = true;
                     }
                 }
@@ -340,7 +342,7 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
         payloads,
         query_prepared: h.query_prepared,
         options: h.options,
-        custom: admit::custom(h.trans_type, &h.custom_data, h.lengths.len(), &policy.limits).map_err(|e| damaged(gid, e))?,
+        custom: admit::custom(h.trans_type, &h.custom_data, h.lengths.len()).map_err(|e| damaged(gid, e))?,
         custom_data: h.custom_data,
     };
     let mut rows: Vec<Row> = def.rows.iter().map(|r| new_row(r, &def.payloads, first.created)).collect();
@@ -352,7 +354,7 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
                 let a: AmendHead = head(gid, &bytes)?;
                 def.options = a.options;
                 if a.custom_data != def.custom_data {
-                    def.custom = admit::custom(def.trans_type, &a.custom_data, def.payloads.len(), &policy.limits).map_err(|e| damaged(gid, e))?;
+                    def.custom = admit::custom(def.trans_type, &a.custom_data, def.payloads.len()).map_err(|e| damaged(gid, e))?;
                     def.custom_data = a.custom_data;
                 }
             }

@@ -121,9 +121,10 @@ fn record(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx:
     note(tx, id, outcome, env, fx);
     // Who reset it while the call was on its way wanted a call from then on, not the answer of one before.
     match id {
-        CallId::Root if std::mem::take(&mut tx.live.root_again) => tx.state.root.due = 0,
+        CallId::Root if !tx.live.root_calling && std::mem::take(&mut tx.live.root_again) => tx.state.root.due = 0,
         CallId::Row(i) => {
             if let Some(row) = tx.rows.get_mut(i)
+                && !row.live.calling
                 && std::mem::take(&mut row.live.again)
             {
                 row.state.due = 0;
@@ -138,7 +139,10 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
     let ended = tx.state.status.is_final();
     match id {
         CallId::Root => {
-            tx.live.root_calling = false;
+            match tx.live.root_replays.checked_sub(1) {
+                Some(left) => tx.live.root_replays = left,
+                None => tx.live.root_calling = false,
+            }
             if !ended {
                 match tx.def.trans_type {
                     TransType::Workflow => workflow::answered(tx, outcome, env, fx),
@@ -148,7 +152,10 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
         }
         CallId::Row(i) => {
             let Some(row) = tx.rows.get_mut(i) else { return };
-            row.live.calling = false;
+            match row.live.replays.checked_sub(1) {
+                Some(left) => row.live.replays = left,
+                None => row.live.calling = false,
+            }
             if row.state.status != BranchStatus::Prepared {
                 return;
             }
@@ -380,7 +387,7 @@ fn amend(tx: &mut Transaction, new: crate::options::Options, custom_data: String
     if merged == tx.def.options && custom_data == tx.def.custom_data {
         return Ok(());
     }
-    let custom: Custom = super::admit::custom(tx.def.trans_type, &custom_data, tx.def.payloads.len(), &env.policy.limits)?;
+    let custom: Custom = super::admit::custom(tx.def.trans_type, &custom_data, tx.def.payloads.len())?;
     tx.def.custom = custom;
     tx.amend(merged, custom_data, env.now);
     Ok(())

@@ -98,9 +98,10 @@ fn rolled_back(tx: &Transaction, step: usize) -> bool {
 }
 
 /// Marks what a driver that ended without letting go may have started: every prepared action that is runnable, or would be if all
-/// runnable ones had succeeded (rules.md 1.2).
+/// runnable ones had succeeded (rules.md 1.2). Once `aborting` is durable nothing more is started, and the set that its save holds is
+/// complete.
 pub(crate) fn mark_started(tx: &mut Transaction) {
-    if tx.def.trans_type != TransType::Saga || tx.state.status == Status::Prepared {
+    if tx.def.trans_type != TransType::Saga || tx.state.status != Status::Submitted {
         return;
     }
     let orders = orders(tx);

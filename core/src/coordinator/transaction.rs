@@ -153,6 +153,8 @@ pub struct RowLive {
     pub calling: bool,
     /// A call of an earlier process may still be on its way (rules.md 1.4).
     pub unsure: bool,
+    /// Results of calls before the one on its way, which are stepped again after a lost race.
+    pub replays: u32,
     /// The call on its way is the first one that was ever started.
     pub first: bool,
     /// It was reset while a call was on its way: if that one does not succeed, it is called again at once.
@@ -242,6 +244,8 @@ pub(crate) struct Live {
     pub(crate) paused_until: Millis,
     /// A check-back or callback is on its way.
     pub(crate) root_calling: bool,
+    /// See [`RowLive::replays`].
+    pub(crate) root_replays: u32,
     /// See [`RowLive::again`].
     pub(crate) root_again: bool,
     /// A workflow's callback is not due before.

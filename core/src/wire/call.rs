@@ -47,6 +47,12 @@ pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> 
         return Err(Error::invalid(format!("nothing here can call {url:?}: URLs begin with http:// or https:// (gRPC targets come later)")));
     };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // The port stands after the last colon, but for the colons within an IPv6 address.
+    let place = host.rsplit_once('@').map_or(host, |(_, place)| place);
+    let port = place.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or("", |(_, port)| port);
+    if !port.is_empty() && !port.parse::<u16>().is_ok_and(|p| p > 0) {
+        return Err(Error::invalid(format!("{url:?} has the port {port:?}: it must be a number from 1 to 65535")));
+    }
     if host.is_empty() || host.starts_with(':') || url.bytes().any(|b| b <= b' ' || b == 0x7f) {
         return Err(Error::invalid(format!("{url:?} is no URL that can be called: it needs a host, and no spaces or control characters")));
     }
@@ -236,11 +242,14 @@ mod tests {
 
     #[test]
     fn urls_nothing_can_call_are_refused() {
-        for bad in ["h:1/pkg.Svc/M", "ftp://h/a", "http://", "http:///a", "http://h/a b", "http://h/\n", "http://:80/"] {
+        for bad in ["h:1/pkg.Svc/M", "ftp://h/a", "http://", "http:///a", "http://h/a b", "http://h/\n", "http://:80/", "http://h:99999/", "http://h:x/", "http://[::1]:0/"] {
             assert!(via(Protocol::Http, bad, 2_048).is_err(), "{bad}");
         }
         assert_eq!(via(Protocol::JsonRpc, "http://h/r?method=a", 2_048).expect("ok"), Via::JsonRpc);
         assert_eq!(via(Protocol::JsonRpc, "http://h/r", 2_048).expect("ok"), Via::Http);
+        for good in ["http://h:1/", "http://[::1]/", "http://[::1]:80/", "http://u:p@h/"] {
+            assert!(via(Protocol::Http, good, 2_048).is_ok(), "{good}");
+        }
         let long = format!("http://h/{}", "a".repeat(2_048 - 9));
         assert!(via(Protocol::Http, &long, 2_048).is_ok());
         assert!(via(Protocol::Http, &format!("{long}a"), 2_048).is_err());

@@ -387,6 +387,30 @@ fn after_a_lost_race_calls_in_flight_and_what_was_started_are_kept() {
 }
 
 #[test]
+fn after_a_lost_race_an_older_result_does_not_end_the_newer_call() {
+    let row = amends::coordinator::CallId::Row(1);
+    let mut w = World::submit(saga(1));
+    w.at_once = false;
+    // The first call fails; before that is durable the branch is called again.
+    w.answer("01 action", error("down"));
+    w.ask(amends::coordinator::Request::Reset)
+        .expect("accepted");
+    assert!(w.tx.in_flight());
+    w.record.version += 1;
+    w.tx =
+        w.tx.reload(&w.record, &w.policy, [row])
+            .expect("the record is sound");
+    let fx = w
+        .input(Input::Result(row, error("down")))
+        .expect("accepted");
+    assert!(fx.calls.is_empty() && w.tx.in_flight());
+    let fx = w
+        .input(Input::Result(row, Outcome::Success))
+        .expect("accepted");
+    assert!(fx.ended && !w.tx.in_flight());
+}
+
+#[test]
 fn a_new_transaction_is_created_with_all_it_has() {
     let body = saga(2);
     let def = define(

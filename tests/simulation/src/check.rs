@@ -8,7 +8,7 @@ use amends::coordinator::record::Record;
 use amends::coordinator::transaction::{Custom, State};
 use amends::coordinator::{Call, Input, Request, retry};
 use amends::{Error, ErrorKind, Millis, Outcome, Purpose, Status, TransType};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// No due time is further away than the longest delay of the policy, with jitter, plus the longest option that plans draw, ms.
 const FURTHEST_DUE: Millis = 700_000;
@@ -38,6 +38,9 @@ pub(crate) struct Ledger {
     pace: BTreeMap<(usize, Kind), Pace>,
     /// Errors that a saga's actions answered with.
     errors: BTreeMap<usize, u64>,
+    /// Calls whose outcome no driver has taken in yet, and those of them that were reset meanwhile.
+    open: BTreeSet<(usize, Kind)>,
+    again: BTreeSet<(usize, Kind)>,
 }
 
 impl Ledger {
@@ -49,12 +52,16 @@ impl Ledger {
             may: vec![false; plan.before.len()],
             pace: BTreeMap::new(),
             errors: BTreeMap::new(),
+            open: BTreeSet::new(),
+            again: BTreeSet::new(),
         }
     }
 
     /// Results that came just before a crash may be lost.
     pub(crate) fn crashed(&mut self, now: Millis) {
         self.pace.retain(|_, p| p.since + LATE < now);
+        self.open.clear();
+        self.again.clear();
     }
 
     /// All delays are cut.
@@ -64,6 +71,7 @@ impl Ledger {
 
     pub(crate) fn sent(&mut self, branch: usize, kind: Kind, call: usize) {
         self.calls.entry((branch, kind)).or_default().push(call);
+        self.open.insert((branch, kind));
     }
 
     /// What matters later of what happened, for the exhaustive search.
@@ -93,7 +101,10 @@ impl Ledger {
 impl World {
     pub(crate) fn ledger_input(&mut self, tx: usize, input: &Input) {
         if matches!(input, Input::Request(Request::Reset)) {
-            self.ledgers[tx].reset();
+            let ledger = &mut self.ledgers[tx];
+            ledger.reset();
+            // Whoever resets it during a call wants one more if that fails.
+            ledger.again.extend(ledger.open.iter().copied());
         }
     }
 
@@ -123,6 +134,13 @@ impl World {
                 }
             }
         }
+        let ledger = &mut self.ledgers[tx];
+        ledger.open.remove(&target);
+        if ledger.again.remove(&target)
+            && let Some(p) = ledger.pace.get_mut(&target)
+        {
+            p.not_before = 0;
+        }
     }
 
     fn state(&self, tx: usize) -> Option<State> {
@@ -134,7 +152,7 @@ impl World {
     pub(crate) fn loaded(&mut self, tx: usize, record: &Record) {
         if record.exact
             || self.plans[tx].trans_type != TransType::Saga
-            || record.index.status == Status::Prepared
+            || record.index.status != Status::Submitted
         {
             return;
         }
