@@ -57,6 +57,8 @@ pub(super) struct Driver<'e> {
     pub(super) wake_at: Option<Millis>,
     /// A call found no free slot.
     queued: bool,
+    /// There is no room for it: its calls wait for its turn.
+    pub(super) guest: bool,
     pub(super) counted_end: bool,
     /// Whether it is known as one that wants attention.
     pub(super) marked: bool,
@@ -80,6 +82,7 @@ impl<'e> Driver<'e> {
             late_at: None,
             wake_at: None,
             queued: false,
+            guest: mailbox.guest,
         });
         driver.adopt_early();
         driver
@@ -115,7 +118,11 @@ impl<'e> Driver<'e> {
         loop {
             match self.mailbox.take() {
                 Some(Message::Ask { request, wait, answer }) => return Event::Ask { request, wait, answer },
-                Some(Message::Wake) => return Event::Look,
+                Some(Message::Wake) => {
+                    // It was claimed for a driver that goes on instead, which knows more.
+                    self.mailbox.take_claimed();
+                    return Event::Look;
+                }
                 None => {}
             }
             let until = [self.late_at, self.wake_at, self.watchers.iter().map(|(w, _)| w.until).min()].into_iter().flatten().min();
@@ -166,6 +173,8 @@ impl<'e> Driver<'e> {
 
     async fn ask(&mut self, request: Request, wait: bool, answer: Answer) {
         let abort = matches!(request, Request::Abort { .. });
+        // Who waits for the result is worth exceeding the limit.
+        self.guest &= !wait;
         match step(&mut self.tx, Input::Request(request.clone()), &self.engine.env()) {
             Err(e) => {
                 let _ = answer.send(Err(e));
@@ -333,14 +342,14 @@ impl<'e> Driver<'e> {
 
     pub(super) fn make_calls(&mut self, calls: Vec<Call>) {
         self.queued = false;
-        let stopping = self.engine.stopping();
+        let held = self.engine.stopping() || self.guest;
         for call in calls {
-            if stopping || !self.send(&call) {
+            if held || !self.send(&call) {
                 self.tx.withdraw(call.id);
-                self.queued |= !stopping;
+                self.queued |= !held;
             }
-            if stopping {
-                // Nobody else knows that it is due: the next start makes it.
+            if held {
+                // Nobody else knows that it is due: its turn, or the next start, makes it.
                 self.tx.look_by(self.engine.now());
             }
         }

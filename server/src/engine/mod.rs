@@ -210,7 +210,8 @@ impl Engine {
 
     /// Starts a driver; the caller holds the lock and has seen that there is none.
     fn spawn(self: &Arc<Self>, drivers: &mut HashMap<Gid, Arc<Mailbox>>, gid: Gid, start: Start, first: Option<Message>) {
-        let mailbox = Arc::new(Mailbox::new(first));
+        let guest = matches!(first, Some(Message::Ask { .. })) && drivers.len() >= self.in_flight_max;
+        let mailbox = Arc::new(Mailbox::new(first, guest));
         drivers.insert(gid.clone(), mailbox.clone());
         tokio::spawn(start::run(self.clone(), gid, mailbox, start));
     }

@@ -80,15 +80,25 @@ impl Engine {
         let creates = matches!(trans_type, TransType::Saga | TransType::Msg);
         let by_topic = creates && admit::topics(&req).next().is_some();
         if !creates || (by_topic && self.store.load(&gid).await.map_err(store_error)?.is_some()) {
-            let options = Box::new(Options { wait_result: false, ..req.options(&self.policy.limits)? });
-            return self.ask(&gid, Request::Submit { trans_type, options, custom_data: req.custom_data.clone() }, req.wait_result).await;
+            return self.resubmit(&gid, trans_type, &req).await;
         }
-        let tx = Transaction::new(self.define(&req).await?, Status::Submitted, self.now());
+        let def = match self.define(&req).await {
+            Ok(def) => def,
+            // The steps come from what is stored (rules.md 2.2), so that those of this request need not make sense.
+            Err(e) => return if self.read(&gid).await?.is_some() { self.resubmit(&gid, trans_type, &req).await } else { Err(e) },
+        };
+        let tx = Transaction::new(def, Status::Submitted, self.now());
         let (answer, answered) = oneshot::channel();
         match self.drive_new(tx, req.wait_result, answer) {
             None => received(answered).await,
             Some((tx, answer)) => self.store_for_later(*tx, req.wait_result, answer, answered).await,
         }
+    }
+
+    /// Submits what is stored; of the request only what may replace something counts.
+    async fn resubmit(self: &Arc<Self>, gid: &Gid, trans_type: TransType, req: &GlobalRequest) -> Result<(), Error> {
+        let options = Box::new(Options { wait_result: false, ..req.options(&self.policy.limits)? });
+        self.ask(gid, Request::Submit { trans_type, options, custom_data: req.custom_data.clone() }, req.wait_result).await
     }
 
     /// Drives a new transaction, or hands the submit to who drives its gid. Gives it back where there is no room.
@@ -157,6 +167,10 @@ impl Engine {
     /// Undoes a tcc or xa, or withdraws a prepared message.
     pub async fn abort(self: &Arc<Self>, req: GlobalRequest) -> Result<(), Error> {
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
+        if !req.trans_type.is_empty() {
+            // The stored type decides; a word that is none is a mistake all the same.
+            admit::trans_type(&req.trans_type)?;
+        }
         self.ask(&gid, Request::Abort { reason: req.rollback_reason.clone() }, req.wait_result).await
     }
 

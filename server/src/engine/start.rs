@@ -33,7 +33,7 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
             Err(panic) => {
                 panics += 1;
                 engine.give_back(&gid);
-                        tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
+                tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
                 if panics > 1 {
                     mailbox.refuse(&Error::new(ErrorKind::Internal, "internal error, see the server's log"));
                     tokio::time::sleep(Duration::from_millis(engine.policy.retry_interval.max(0) as u64)).await;
@@ -49,7 +49,7 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
             mailbox.refuse(&Error::new(ErrorKind::Unavailable, "the server is shutting down"));
             return;
         }
-        start = Start::Stored;
+        start = mailbox.take_claimed().map_or(Start::Stored, Start::Claimed);
     }
 }
 
@@ -58,6 +58,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start, panicked: bool) {
+    let its_turn = matches!(start, Start::Claimed(_));
     let tx = match start {
         Start::New(tx, wait, answer) => {
             if let Some(driver) = create(engine, mailbox, tx, wait, answer).await {
@@ -70,6 +71,7 @@ async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start,
     };
     let Some(tx) = tx else { return };
     let mut driver = Driver::new(engine, mailbox, tx);
+    driver.guest &= !its_turn;
     driver.counted_end = driver.tx.status().is_final();
     driver.mark();
     if panicked && !driver.tx.status().is_final() {

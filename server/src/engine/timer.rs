@@ -93,7 +93,7 @@ async fn run(engine: Arc<Engine>) {
                         let gid = record.gid.clone();
                         let mut drivers = engine.drivers();
                         match drivers.get(&gid) {
-                            Some(mailbox) => mailbox.post(Message::Wake),
+                            Some(mailbox) => mailbox.post_claimed(Box::new(record)),
                             None => engine.spawn(&mut drivers, gid, Start::Claimed(Box::new(record)), None),
                         }
                     }

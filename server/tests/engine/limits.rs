@@ -440,3 +440,27 @@ async fn a_slot_for_a_transaction_that_cannot_be_read_goes_to_the_next() {
     w.store.heal();
     w.ends("unread", Status::Succeed, 65_000).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn decisions_beyond_the_limit_are_taken_at_once_and_their_calls_take_turns() {
+    let w = World::with(in_flight(2), |_| ok(100));
+    for k in 0..40 {
+        w.prepared("tcc", &format!("t{k}"), 1).await;
+    }
+    for k in 0..40 {
+        let body = json!({"gid": format!("t{k}"), "trans_type": "tcc"});
+        w.submit(body).await.expect("submit");
+        assert_eq!(
+            w.stored(&format!("t{k}")).await.status(),
+            Status::Submitted,
+            "durable when it is answered"
+        );
+    }
+    assert!(w.engine.driven() <= 4, "{} are driven", w.engine.driven());
+    for k in 0..40 {
+        w.ends(&format!("t{k}"), Status::Succeed, 5_000).await;
+    }
+    assert_eq!(w.net.log().len(), 40, "each confirm once");
+    w.idle(0).await;
+    w.check();
+}

@@ -3,7 +3,7 @@
 use super::net::{ok, status};
 use super::rng::Rng;
 use super::store::{Fault, Kind};
-use super::world::{World, registration, saga};
+use super::world::{World, merged, registration, saga};
 use amends::{ErrorKind, Status};
 use serde_json::json;
 use std::sync::Arc;
@@ -163,4 +163,18 @@ async fn a_wrong_request_changes_nothing() {
     );
     assert_eq!(w.store.history("g").len(), writes);
     w.ends("g", Status::Succeed, 20_000).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_submit_of_what_was_prepared_need_not_repeat_its_steps() {
+    let w = World::new(|_| ok(1));
+    w.prepare(saga("s", 2, json!({}))).await.expect("prepare");
+    let orders = r#"{"concurrent":true,"orders":{"1":[0]}}"#;
+    let body = json!({"gid": "s", "trans_type": "saga", "custom_data": orders});
+    w.submit(body.clone()).await.expect("submit");
+    w.ends("s", Status::Succeed, 100).await;
+    let unknown = merged(body, json!({"gid": "x"}));
+    let error = w.submit(unknown).await.expect_err("no steps at all");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    w.check();
 }
