@@ -44,7 +44,11 @@ pub struct Error {
 impl Error {
     /// An error of this kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), status: None }
+        Error {
+            kind,
+            message: message.into(),
+            status: None,
+        }
     }
 
     /// A request that can never succeed as it is; the text names the field, the limit and the fix.
@@ -54,12 +58,19 @@ impl Error {
 
     /// No transaction with this gid, in DTM's words.
     pub fn unknown_gid(gid: &str) -> Error {
-        Error::new(ErrorKind::UnknownGid, format!("no TransGlobal with gid: {gid} found"))
+        Error::new(
+            ErrorKind::UnknownGid,
+            format!("no TransGlobal with gid: {gid} found"),
+        )
     }
 
     /// The stored status does not allow the request.
     pub fn wrong_state(status: Option<Status>, message: impl Into<String>) -> Error {
-        Error { kind: ErrorKind::WrongState, message: message.into(), status }
+        Error {
+            kind: ErrorKind::WrongState,
+            message: message.into(),
+            status,
+        }
     }
 
     /// The same error with the stored status attached.
@@ -85,7 +96,10 @@ impl Error {
 
     /// Whether the same request may succeed later without a change.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Ongoing | ErrorKind::Unavailable | ErrorKind::Internal)
+        matches!(
+            self.kind,
+            ErrorKind::Ongoing | ErrorKind::Unavailable | ErrorKind::Internal
+        )
     }
 }
 

@@ -48,12 +48,17 @@ pub(crate) fn check_id(field: &'static str, text: &str, max: usize) -> Result<()
         return Err(Error::invalid(format!("no {field} specified")));
     }
     if text.len() > max {
-        return Err(Error::invalid(format!("{field} has {} bytes, the limit is {max}: use a shorter one", text.len())));
+        return Err(Error::invalid(format!(
+            "{field} has {} bytes, the limit is {max}: use a shorter one",
+            text.len()
+        )));
     }
     if let Some(c) = text.chars().find(|c| c.is_control() || *c == ';') {
         return Err(Error::new(
             ErrorKind::Invalid,
-            format!("{field} holds the character {c:?}: control characters and ';' are not allowed"),
+            format!(
+                "{field} holds the character {c:?}: control characters and ';' are not allowed"
+            ),
         ));
     }
     Ok(())
@@ -79,10 +84,16 @@ mod tests {
     fn gids_are_refused_not_rewritten() {
         let limits = Limits::default();
         for bad in ["", "a;b", "a\nb", "a\rb", "a\u{7f}"] {
-            assert_eq!(Gid::new(bad, &limits).expect_err(bad).kind(), ErrorKind::Invalid);
+            assert_eq!(
+                Gid::new(bad, &limits).expect_err(bad).kind(),
+                ErrorKind::Invalid
+            );
         }
         let longest = "g".repeat(limits.gid);
-        assert_eq!(Gid::new(&longest, &limits).expect("at the limit").as_str(), longest);
+        assert_eq!(
+            Gid::new(&longest, &limits).expect("at the limit").as_str(),
+            longest
+        );
         assert!(Gid::new(&"g".repeat(limits.gid + 1), &limits).is_err());
         assert!(Gid::new("quotes ' \" and spaces", &limits).is_ok());
     }

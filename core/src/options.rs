@@ -109,7 +109,11 @@ impl Policy {
 
     /// Timeout of a branch call in ms.
     pub fn call_timeout(&self, o: &Options) -> Millis {
-        if o.request_timeout != 0 { seconds(o.request_timeout) } else { self.request_timeout }
+        if o.request_timeout != 0 {
+            seconds(o.request_timeout)
+        } else {
+            self.request_timeout
+        }
     }
 
     /// How long a workflow's client may be silent before it is called back, ms (rules.md 2.7).

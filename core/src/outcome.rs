@@ -55,13 +55,15 @@ pub fn classify_http(purpose: Purpose, status: u16, body: &[u8], compat: &Compat
         Some("SUCCESS") => Outcome::Success,
         Some("FAILURE") => Outcome::Failure(text()),
         Some("ONGOING") => Outcome::Ongoing,
-        Some(other) => Outcome::Error(format!("answered {status} with the unknown dtm_result {other:?}")),
-        None if purpose == Purpose::CheckBack && status != 200 => {
-            Outcome::Error(format!("answered the check-back with {status}: only 200 commits"))
-        }
-        None if purpose == Purpose::CheckBack && is_html(body) => {
-            Outcome::Error("answered the check-back with an HTML page, which is no answer".to_owned())
-        }
+        Some(other) => Outcome::Error(format!(
+            "answered {status} with the unknown dtm_result {other:?}"
+        )),
+        None if purpose == Purpose::CheckBack && status != 200 => Outcome::Error(format!(
+            "answered the check-back with {status}: only 200 commits"
+        )),
+        None if purpose == Purpose::CheckBack && is_html(body) => Outcome::Error(
+            "answered the check-back with an HTML page, which is no answer".to_owned(),
+        ),
         None => Outcome::Success,
     }
 }
@@ -89,14 +91,20 @@ pub fn classify_jsonrpc(purpose: Purpose, status: u16, body: &[u8], compat: &Com
             JSONRPC_ONGOING => Outcome::Ongoing,
             code => Outcome::Error(format!("answered the JSON-RPC error {code}: {}", e.message)),
         },
-        Err(e) => Outcome::Error(format!("answered {status}, which is no JSON-RPC answer: {e}")),
+        Err(e) => Outcome::Error(format!(
+            "answered {status}, which is no JSON-RPC answer: {e}"
+        )),
     }
 }
 
 fn describe(status: u16, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
-    if text.is_empty() { format!("answered {status}") } else { format!("answered {status}: {text}") }
+    if text.is_empty() {
+        format!("answered {status}")
+    } else {
+        format!("answered {status}: {text}")
+    }
 }
 
 /// The top-level JSON member `dtm_result`, if the body is an object that has one that is not null.
@@ -119,8 +127,18 @@ fn dtm_result(body: &[u8]) -> Option<String> {
 fn is_html(body: &[u8]) -> bool {
     let start = body.trim_ascii_start();
     let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
-    let begins = |word: &[u8]| start.len() >= word.len() && start[..word.len()].eq_ignore_ascii_case(word);
-    [b"<!doctype".as_slice(), b"<html", b"<head", b"<body", b"<?xml", b"<!--"].iter().any(|w| begins(w))
+    let begins =
+        |word: &[u8]| start.len() >= word.len() && start[..word.len()].eq_ignore_ascii_case(word);
+    [
+        b"<!doctype".as_slice(),
+        b"<html",
+        b"<head",
+        b"<body",
+        b"<?xml",
+        b"<!--",
+    ]
+    .iter()
+    .any(|w| begins(w))
 }
 
 fn contains(body: &[u8], word: &[u8]) -> bool {
@@ -131,7 +149,12 @@ fn contains(body: &[u8], word: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const OURS: Compat = Compat { body_text: false, only_200: false, wait_result_409: false, callback_get: false };
+    const OURS: Compat = Compat {
+        body_text: false,
+        only_200: false,
+        wait_result_409: false,
+        callback_get: false,
+    };
 
     fn kind(o: Outcome) -> char {
         match o {
@@ -191,7 +214,11 @@ mod tests {
 
     #[test]
     fn compat_body_text_reads_words_as_dtm_does() {
-        let dtm = Compat { body_text: true, only_200: true, ..OURS };
+        let dtm = Compat {
+            body_text: true,
+            only_200: true,
+            ..OURS
+        };
         for (status, body, want) in [
             (200, "some FAILURE x", 'f'),
             (500, "FAILURE", 'f'),
@@ -200,7 +227,16 @@ mod tests {
             (202, "", 'e'),
             (200, "ok", 's'),
         ] {
-            assert_eq!(kind(classify_http(Purpose::Branch, status, body.as_bytes(), &dtm)), want, "{status} {body}");
+            assert_eq!(
+                kind(classify_http(
+                    Purpose::Branch,
+                    status,
+                    body.as_bytes(),
+                    &dtm
+                )),
+                want,
+                "{status} {body}"
+            );
         }
     }
 
@@ -208,13 +244,25 @@ mod tests {
     fn json_rpc_codes_are_recognised() {
         for (body, want) in [
             (r#"{"jsonrpc":"2.0","id":"1","result":{}}"#, 's'),
-            (r#"{"jsonrpc":"2.0","id":"1","result":{},"error":null}"#, 's'),
+            (
+                r#"{"jsonrpc":"2.0","id":"1","result":{},"error":null}"#,
+                's',
+            ),
             (r#"{"error":{"code":-32901,"message":"no"}}"#, 'f'),
             (r#"{"error":{"code":-32902}}"#, 'o'),
             (r#"{"error":{"code":-32603,"message":"x"}}"#, 'e'),
             ("garbage", 'e'),
         ] {
-            assert_eq!(kind(classify_jsonrpc(Purpose::Branch, 200, body.as_bytes(), &OURS)), want, "{body}");
+            assert_eq!(
+                kind(classify_jsonrpc(
+                    Purpose::Branch,
+                    200,
+                    body.as_bytes(),
+                    &OURS
+                )),
+                want,
+                "{body}"
+            );
         }
     }
 }

@@ -15,7 +15,9 @@ pub fn rfc3339(at: Millis) -> String {
 
 /// Whole seconds in milliseconds; saturates instead of overflowing.
 pub fn seconds(s: u64) -> Millis {
-    Millis::try_from(s).unwrap_or(Millis::MAX / SECOND).saturating_mul(SECOND)
+    Millis::try_from(s)
+        .unwrap_or(Millis::MAX / SECOND)
+        .saturating_mul(SECOND)
 }
 
 #[cfg(test)]

@@ -106,10 +106,7 @@ impl Topics {
     }
 
     /// The URLs of each of these topics, in the order they subscribed. Unknown topics are left out.
-    pub async fn resolve(
-        &self,
-        names: &[&str],
-    ) -> Result<BTreeMap<String, Vec<String>>, Error> {
+    pub async fn resolve(&self, names: &[&str]) -> Result<BTreeMap<String, Vec<String>>, Error> {
         let mut all = BTreeMap::new();
         for name in names.iter().copied() {
             if all.contains_key(name) {

@@ -22,35 +22,57 @@ const TOPIC: &str = "topic://";
 
 /// Names of the topics that a request's steps address.
 pub fn topics(req: &GlobalRequest) -> impl Iterator<Item = &str> {
-    req.steps.iter().filter_map(|s| s.get("action")?.strip_prefix(TOPIC))
+    req.steps
+        .iter()
+        .filter_map(|s| s.get("action")?.strip_prefix(TOPIC))
 }
 
 /// Checks the request of a transaction that is to be stored. `subscribers` holds the URLs of the topics it addresses, resolved once
 /// (rules.md 2.4). Errors: `Invalid` naming field, limit and fix; `TopicNotFound`.
-pub fn define(req: &GlobalRequest, subscribers: &BTreeMap<String, Vec<String>>, limits: &Limits) -> Result<Definition, Error> {
+pub fn define(
+    req: &GlobalRequest,
+    subscribers: &BTreeMap<String, Vec<String>>,
+    limits: &Limits,
+) -> Result<Definition, Error> {
     let gid = Gid::new(&req.gid, limits)?;
     let trans_type = trans_type(&req.trans_type)?;
     let protocol = match req.protocol.as_str() {
         "" => Protocol::Http,
-        word => Protocol::parse(word).ok_or_else(|| Error::invalid(format!("protocol is {word:?}: it must be http, json-rpc or grpc")))?,
+        word => Protocol::parse(word).ok_or_else(|| {
+            Error::invalid(format!(
+                "protocol is {word:?}: it must be http, json-rpc or grpc"
+            ))
+        })?,
     };
     let options = req.options(limits)?;
     within("custom_data", req.custom_data.len(), limits.custom_data)?;
     let with_steps = matches!(trans_type, TransType::Saga | TransType::Msg);
     if !with_steps && !req.steps.is_empty() {
-        return Err(Error::invalid(format!("steps belong to saga and msg, not to {trans_type}")));
+        return Err(Error::invalid(format!(
+            "steps belong to saga and msg, not to {trans_type}"
+        )));
     }
     let payloads = payloads(req, limits)?;
     let steps: Vec<BTreeMap<String, String>> = req
         .steps
         .iter()
-        .map(|s| s.iter().filter(|(k, v)| k.as_str() != "data" && !v.is_empty()).map(|(k, v)| (k.clone(), v.clone())).collect())
+        .map(|s| {
+            s.iter()
+                .filter(|(k, v)| k.as_str() != "data" && !v.is_empty())
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect()
+        })
         .collect();
     let mut topics = Vec::new();
     for (i, step) in steps.iter().enumerate() {
-        let Some(topic) = step.get("action").and_then(|a| a.strip_prefix(TOPIC)) else { continue };
+        let Some(topic) = step.get("action").and_then(|a| a.strip_prefix(TOPIC)) else {
+            continue;
+        };
         if trans_type != TransType::Msg {
-            return Err(Error::invalid(format!("step {}: topics belong to msg, not to {trans_type}", i + 1)));
+            return Err(Error::invalid(format!(
+                "step {}: topics belong to msg, not to {trans_type}",
+                i + 1
+            )));
         }
         match subscribers.get(topic) {
             Some(urls) if !urls.is_empty() => topics.push((i, urls.clone())),
@@ -59,8 +81,13 @@ pub fn define(req: &GlobalRequest, subscribers: &BTreeMap<String, Vec<String>>, 
     }
     let rows = rows_of(trans_type, &steps, &topics);
     check_rows(&rows, protocol, &payloads, limits)?;
-    if !req.query_prepared.is_empty() && via(protocol, &req.query_prepared, limits.url)? == Via::JsonRpc && trans_type == TransType::Workflow {
-        return Err(Error::invalid("query_prepared: a workflow is called back over HTTP, not JSON-RPC"));
+    if !req.query_prepared.is_empty()
+        && via(protocol, &req.query_prepared, limits.url)? == Via::JsonRpc
+        && trans_type == TransType::Workflow
+    {
+        return Err(Error::invalid(
+            "query_prepared: a workflow is called back over HTTP, not JSON-RPC",
+        ));
     }
     let custom = custom(trans_type, &req.custom_data, steps.len())?;
     let def = Definition {
@@ -76,8 +103,17 @@ pub fn define(req: &GlobalRequest, subscribers: &BTreeMap<String, Vec<String>>, 
         custom,
     };
     let size = def.payloads.iter().map(Bytes::len).sum::<usize>()
-        + def.steps.iter().flatten().map(|(k, v)| k.len() + v.len()).sum::<usize>()
-        + topics.iter().flat_map(|(_, urls)| urls).map(String::len).sum::<usize>()
+        + def
+            .steps
+            .iter()
+            .flatten()
+            .map(|(k, v)| k.len() + v.len())
+            .sum::<usize>()
+        + topics
+            .iter()
+            .flat_map(|(_, urls)| urls)
+            .map(String::len)
+            .sum::<usize>()
         + def.custom_data.len();
     within("the transaction", size, limits.transaction)?;
     Ok(def)
@@ -85,20 +121,35 @@ pub fn define(req: &GlobalRequest, subscribers: &BTreeMap<String, Vec<String>>, 
 
 /// The mode of a word.
 pub fn trans_type(word: &str) -> Result<TransType, Error> {
-    TransType::parse(word).ok_or_else(|| Error::invalid(format!("unknow trans type: {word} (known: msg, saga, tcc, xa, workflow)")))
+    TransType::parse(word).ok_or_else(|| {
+        Error::invalid(format!(
+            "unknow trans type: {word} (known: msg, saga, tcc, xa, workflow)"
+        ))
+    })
 }
 
 /// Refuses what is too long, naming field and limit.
 pub(super) fn within(what: &str, size: usize, max: usize) -> Result<(), Error> {
     if size > max {
-        return Err(Error::invalid(format!("{what} has {size} bytes, the limit is {max}")));
+        return Err(Error::invalid(format!(
+            "{what} has {size} bytes, the limit is {max}"
+        )));
     }
     Ok(())
 }
 
 fn payloads(req: &GlobalRequest, limits: &Limits) -> Result<Vec<Bytes>, Error> {
-    let legacy = req.steps.iter().filter_map(|s| s.get("data")).filter(|d| !d.is_empty());
-    let payloads: Vec<Bytes> = req.payloads.iter().cloned().chain(legacy.map(|d| Bytes::from(d.clone()))).collect();
+    let legacy = req
+        .steps
+        .iter()
+        .filter_map(|s| s.get("data"))
+        .filter(|d| !d.is_empty());
+    let payloads: Vec<Bytes> = req
+        .payloads
+        .iter()
+        .cloned()
+        .chain(legacy.map(|d| Bytes::from(d.clone())))
+        .collect();
     if payloads.len() != req.steps.len() {
         return Err(Error::invalid(format!(
             "{} payloads for {} steps: send one payload per step, in payloads or in the step's data",
@@ -112,7 +163,12 @@ fn payloads(req: &GlobalRequest, limits: &Limits) -> Result<Vec<Bytes>, Error> {
     Ok(payloads)
 }
 
-fn check_rows(rows: &[RowDef], protocol: Protocol, payloads: &[Bytes], limits: &Limits) -> Result<(), Error> {
+fn check_rows(
+    rows: &[RowDef],
+    protocol: Protocol,
+    payloads: &[Bytes],
+    limits: &Limits,
+) -> Result<(), Error> {
     let mut branches = 0;
     let mut last = "";
     for r in rows {
@@ -123,20 +179,31 @@ fn check_rows(rows: &[RowDef], protocol: Protocol, payloads: &[Bytes], limits: &
         if r.url.is_empty() {
             continue;
         }
-        let v = via(protocol, &r.url, limits.url).map_err(|e| Error::invalid(format!("step {}, {}: {e}", r.step + 1, r.op)))?;
+        let v = via(protocol, &r.url, limits.url)
+            .map_err(|e| Error::invalid(format!("step {}, {}: {e}", r.step + 1, r.op)))?;
         let payload = payloads.get(r.step).map_or(&b""[..], |p| p);
         if v == Via::JsonRpc && !matches!(serde_json::from_slice(payload), Ok(Value::Object(_))) {
-            return Err(Error::invalid(format!("step {}: the payload of a JSON-RPC call must be a JSON object", r.step + 1)));
+            return Err(Error::invalid(format!(
+                "step {}: the payload of a JSON-RPC call must be a JSON object",
+                r.step + 1
+            )));
         }
     }
     if branches > limits.branches {
-        return Err(Error::invalid(format!("{branches} branches, the limit is {}", limits.branches)));
+        return Err(Error::invalid(format!(
+            "{branches} branches, the limit is {}",
+            limits.branches
+        )));
     }
     Ok(())
 }
 
 /// The rows of steps: a saga's compensation stands before its action; a topic of several subscribers makes branches `NN-01`, `NN-02`….
-pub(crate) fn rows_of(trans_type: TransType, steps: &[BTreeMap<String, String>], topics: &[(usize, Vec<String>)]) -> Vec<RowDef> {
+pub(crate) fn rows_of(
+    trans_type: TransType,
+    steps: &[BTreeMap<String, String>],
+    topics: &[(usize, Vec<String>)],
+) -> Vec<RowDef> {
     let mut rows = Vec::with_capacity(steps.len() * 2);
     for (step, s) in steps.iter().enumerate() {
         let id = step_branch_id(step);
@@ -144,15 +211,35 @@ pub(crate) fn rows_of(trans_type: TransType, steps: &[BTreeMap<String, String>],
         match topics.iter().find(|(i, _)| *i == step) {
             Some((_, urls)) if urls.len() > 1 => {
                 for (n, u) in urls.iter().enumerate() {
-                    rows.push(RowDef { branch_id: format!("{id}-{}", step_branch_id(n)), op: Op::ACTION, url: u.clone(), step });
+                    rows.push(RowDef {
+                        branch_id: format!("{id}-{}", step_branch_id(n)),
+                        op: Op::ACTION,
+                        url: u.clone(),
+                        step,
+                    });
                 }
             }
-            Some((_, urls)) => rows.push(RowDef { branch_id: id, op: Op::ACTION, url: urls.first().cloned().unwrap_or_default(), step }),
+            Some((_, urls)) => rows.push(RowDef {
+                branch_id: id,
+                op: Op::ACTION,
+                url: urls.first().cloned().unwrap_or_default(),
+                step,
+            }),
             None => {
                 if trans_type == TransType::Saga {
-                    rows.push(RowDef { branch_id: id.clone(), op: Op::COMPENSATE, url: url("compensate"), step });
+                    rows.push(RowDef {
+                        branch_id: id.clone(),
+                        op: Op::COMPENSATE,
+                        url: url("compensate"),
+                        step,
+                    });
                 }
-                rows.push(RowDef { branch_id: id, op: Op::ACTION, url: url("action"), step });
+                rows.push(RowDef {
+                    branch_id: id,
+                    op: Op::ACTION,
+                    url: url("action"),
+                    step,
+                });
             }
         }
     }
@@ -161,9 +248,21 @@ pub(crate) fn rows_of(trans_type: TransType, steps: &[BTreeMap<String, String>],
 
 /// The resolved topics of a definition, as [`rows_of`] takes them.
 pub(crate) fn topics_of(def: &Definition) -> Vec<(usize, Vec<String>)> {
-    let is_topic = |s: &BTreeMap<String, String>| s.get("action").is_some_and(|a| a.starts_with(TOPIC));
+    let is_topic =
+        |s: &BTreeMap<String, String>| s.get("action").is_some_and(|a| a.starts_with(TOPIC));
     let steps = def.steps.iter().enumerate().filter(|(_, s)| is_topic(s));
-    steps.map(|(i, _)| (i, def.rows.iter().filter(|r| r.step == i).map(|r| r.url.clone()).collect())).collect()
+    steps
+        .map(|(i, _)| {
+            (
+                i,
+                def.rows
+                    .iter()
+                    .filter(|r| r.step == i)
+                    .map(|r| r.url.clone())
+                    .collect(),
+            )
+        })
+        .collect()
 }
 
 #[derive(Deserialize, Default)]
@@ -195,27 +294,42 @@ pub(crate) fn custom(trans_type: TransType, text: &str, steps: usize) -> Result<
         if matches!(text.trim(), "" | "null" | "[]") {
             return Ok(T::default());
         }
-        serde_json::from_str(text).map_err(|e| Error::invalid(format!("custom_data is not as expected: {e}")))
+        serde_json::from_str(text)
+            .map_err(|e| Error::invalid(format!("custom_data is not as expected: {e}")))
     }
     Ok(match trans_type {
         TransType::Saga => {
             let d: SagaData = read(text)?;
-            Custom::Saga(Arc::new(Orders::new(d.concurrent.unwrap_or(false), &orders(d.orders, steps)?)?))
+            Custom::Saga(Arc::new(Orders::new(
+                d.concurrent.unwrap_or(false),
+                &orders(d.orders, steps)?,
+            )?))
         }
         TransType::Msg => {
             let delay = read::<MsgData>(text)?.delay.unwrap_or(0);
-            let s = u64::try_from(delay).ok().filter(|d| *d <= crate::options::MAX_SECONDS);
-            let s = s.ok_or_else(|| Error::invalid(format!("custom_data: delay is {delay}: it must be a number of seconds, 0 or more")))?;
+            let s = u64::try_from(delay)
+                .ok()
+                .filter(|d| *d <= crate::options::MAX_SECONDS);
+            let s = s.ok_or_else(|| {
+                Error::invalid(format!(
+                    "custom_data: delay is {delay}: it must be a number of seconds, 0 or more"
+                ))
+            })?;
             Custom::Msg { delay: seconds(s) }
         }
         TransType::Workflow => {
             let d: WorkflowData = read(text)?;
             let name = d.name.unwrap_or_default();
             check_id("the workflow's name in custom_data", &name, usize::MAX)?;
-            let data = BASE64
-                .decode(d.data.unwrap_or_default())
-                .map_err(|e| Error::invalid(format!("custom_data: data of a workflow must be base64: {e}")))?;
-            Custom::Workflow { name, data: Bytes::from(data) }
+            let data = BASE64.decode(d.data.unwrap_or_default()).map_err(|e| {
+                Error::invalid(format!(
+                    "custom_data: data of a workflow must be base64: {e}"
+                ))
+            })?;
+            Custom::Workflow {
+                name,
+                data: Bytes::from(data),
+            }
         }
         TransType::Tcc | TransType::Xa => Custom::None,
     })
@@ -224,11 +338,16 @@ pub(crate) fn custom(trans_type: TransType, text: &str, steps: usize) -> Result<
 /// `orders` as a map of step to earlier steps, or as a list with one entry per step (PHP encodes contiguous keys so).
 fn orders(value: Option<Value>, steps: usize) -> Result<Vec<Vec<usize>>, Error> {
     let mut all = vec![Vec::new(); steps];
-    let bad = |why: String| Error::invalid(format!("custom_data: orders {why}; steps are counted from 0, there are {steps}"));
+    let bad = |why: String| {
+        Error::invalid(format!(
+            "custom_data: orders {why}; steps are counted from 0, there are {steps}"
+        ))
+    };
     let mut set = |step: usize, before: Value| -> Result<(), Error> {
         let before: Vec<usize> = match before {
             Value::Null => Vec::new(),
-            v => serde_json::from_value(v).map_err(|_| bad(format!("of step {step} must be a list of step numbers")))?,
+            v => serde_json::from_value(v)
+                .map_err(|_| bad(format!("of step {step} must be a list of step numbers")))?,
         };
         if let Some(b) = before.iter().chain([&step]).find(|b| **b >= steps) {
             return Err(bad(format!("name step {b}, which does not exist")));
@@ -240,7 +359,9 @@ fn orders(value: Option<Value>, steps: usize) -> Result<Vec<Vec<usize>>, Error> 
         None | Some(Value::Null) => {}
         Some(Value::Object(map)) => {
             for (key, before) in map {
-                let step = key.parse().map_err(|_| bad(format!("have the key {key:?}")))?;
+                let step = key
+                    .parse()
+                    .map_err(|_| bad(format!("have the key {key:?}")))?;
                 set(step, before)?;
             }
         }
@@ -268,8 +389,13 @@ pub struct Register {
 impl Register {
     /// The row that forbids this one: after a workflow's decision nothing more is executed (rules.md 2.7).
     pub fn forbidden(&self) -> Option<(String, String)> {
-        let runs = self.registration.rows.iter().any(|(op, _)| *op == Op::ACTION || *op == Op::BUSINESS);
-        (self.trans_type == TransType::Workflow && runs).then(|| (ROOT_BRANCH.to_owned(), Op::DECISION.as_str().to_owned()))
+        let runs = self
+            .registration
+            .rows
+            .iter()
+            .any(|(op, _)| *op == Op::ACTION || *op == Op::BUSINESS);
+        (self.trans_type == TransType::Workflow && runs)
+            .then(|| (ROOT_BRANCH.to_owned(), Op::DECISION.as_str().to_owned()))
     }
 }
 
@@ -277,7 +403,8 @@ impl Register {
 pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error> {
     let gid = Gid::new(req.get("gid"), limits)?;
     let word = req.get("trans_type");
-    let trans_type = TransType::parse(word).ok_or_else(|| Error::invalid(format!("unknow trans type: {word}")))?;
+    let trans_type = TransType::parse(word)
+        .ok_or_else(|| Error::invalid(format!("unknow trans type: {word}")))?;
     let branch_id = req.get("branch_id");
     check_id("branch_id", branch_id, limits.branch_id)?;
     within("data", req.data.len(), limits.payload)?;
@@ -285,7 +412,8 @@ pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error>
     let url = |key: &str| -> Result<String, Error> {
         let url = req.get(key);
         if !url.is_empty() {
-            via(Protocol::Http, url, limits.url).map_err(|e| Error::invalid(format!("{key}: {e}")))?;
+            via(Protocol::Http, url, limits.url)
+                .map_err(|e| Error::invalid(format!("{key}: {e}")))?;
         }
         Ok(url.to_owned())
     };
@@ -298,17 +426,37 @@ pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error>
         }
         TransType::Workflow => {
             check_id("op", req.get("op"), limits.op)?;
-            status = BranchStatus::parse(req.get("status"))
-                .ok_or_else(|| Error::invalid(format!("status is {:?}: it must be prepared, succeed or failed", req.get("status"))))?;
+            status = BranchStatus::parse(req.get("status")).ok_or_else(|| {
+                Error::invalid(format!(
+                    "status is {:?}: it must be prepared, succeed or failed",
+                    req.get("status")
+                ))
+            })?;
             let op = Op::new(req.get("op"));
-            if op == Op::DECISION && (branch_id != ROOT_BRANCH || status == BranchStatus::Prepared) {
-                return Err(Error::invalid("a decision has branch_id 00 and status succeed or failed"));
+            if op == Op::DECISION && (branch_id != ROOT_BRANCH || status == BranchStatus::Prepared)
+            {
+                return Err(Error::invalid(
+                    "a decision has branch_id 00 and status succeed or failed",
+                ));
             }
             vec![(op, String::new())]
         }
-        TransType::Saga | TransType::Msg => return Err(Error::invalid(format!("unknow trans type: {trans_type} registers no branches"))),
+        TransType::Saga | TransType::Msg => {
+            return Err(Error::invalid(format!(
+                "unknow trans type: {trans_type} registers no branches"
+            )));
+        }
     };
-    let registration =
-        Registration { branch_id: branch_id.to_owned(), rows, status, run: req.get("run").to_owned(), data: req.data.clone() };
-    Ok(Register { gid, trans_type, registration })
+    let registration = Registration {
+        branch_id: branch_id.to_owned(),
+        rows,
+        status,
+        run: req.get("run").to_owned(),
+        data: req.data.clone(),
+    };
+    Ok(Register {
+        gid,
+        trans_type,
+        registration,
+    })
 }

@@ -5,7 +5,9 @@
 
 use super::admit;
 use super::record::{Index, Part, Record, Save};
-use super::transaction::{CallId, Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction};
+use super::transaction::{
+    CallId, Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction,
+};
 use crate::branch::{BranchStatus, Op, Protocol, ROOT_BRANCH, Status, TransType};
 use crate::error::{Error, ErrorKind};
 use crate::gid::Gid;
@@ -61,7 +63,11 @@ struct RowsHead {
     branch_id: String,
     #[serde(rename = "r")]
     rows: Vec<(Op, String)>,
-    #[serde(rename = "s", default = "prepared", skip_serializing_if = "is_prepared")]
+    #[serde(
+        rename = "s",
+        default = "prepared",
+        skip_serializing_if = "is_prepared"
+    )]
     status: BranchStatus,
     /// The run token of a workflow's client (rules.md 2.5).
     #[serde(rename = "k", default, skip_serializing_if = "String::is_empty")]
@@ -93,9 +99,18 @@ pub struct Registration {
 impl Registration {
     /// The part that stores it.
     pub fn part(&self, created: Millis) -> Part {
-        let head = RowsHead { branch_id: self.branch_id.clone(), rows: self.rows.clone(), status: self.status, run: self.run.clone() };
+        let head = RowsHead {
+            branch_id: self.branch_id.clone(),
+            rows: self.rows.clone(),
+            status: self.status,
+            run: self.run.clone(),
+        };
         Part {
-            keys: self.rows.iter().map(|(op, _)| (self.branch_id.clone(), op.as_str().to_owned())).collect(),
+            keys: self
+                .rows
+                .iter()
+                .map(|(op, _)| (self.branch_id.clone(), op.as_str().to_owned()))
+                .collect(),
             created,
             bytes: frame(ROWS, &head, std::slice::from_ref(&self.data)),
         }
@@ -121,7 +136,10 @@ fn frame<T: Serialize>(kind: u8, head: &T, payloads: &[Bytes]) -> Bytes {
 }
 
 fn damaged(gid: &Gid, what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Internal, format!("the stored record of {gid} is damaged: {what}"))
+    Error::new(
+        ErrorKind::Internal,
+        format!("the stored record of {gid} is damaged: {what}"),
+    )
 }
 
 fn unframe(gid: &Gid, part: &Bytes) -> Result<(u8, Bytes, Bytes), Error> {
@@ -143,7 +161,11 @@ impl Transaction {
     /// A transaction that no store has yet.
     pub fn new(def: Definition, status: Status, now: Millis) -> Transaction {
         let part = define_part(&def, now);
-        let rows: Vec<Row> = def.rows.iter().map(|r| new_row(r, &def.payloads, now)).collect();
+        let rows: Vec<Row> = def
+            .rows
+            .iter()
+            .map(|r| new_row(r, &def.payloads, now))
+            .collect();
         let state = State {
             format: FORMAT,
             status,
@@ -158,8 +180,19 @@ impl Transaction {
             root: RowState::default(),
             rows: BTreeMap::new(),
         };
-        let live = Live { dirty: true, decision: 1, branches: branches(&rows), ..Live::default() };
-        let mut tx = Transaction { def, rows, state, result: String::new(), live };
+        let live = Live {
+            dirty: true,
+            decision: 1,
+            branches: branches(&rows),
+            ..Live::default()
+        };
+        let mut tx = Transaction {
+            def,
+            rows,
+            state,
+            result: String::new(),
+            live,
+        };
         tx.add(part);
         tx
     }
@@ -181,7 +214,12 @@ impl Transaction {
 
     /// Reads a record again after a lost race, keeping what `self`, its driver, knows: calls in flight and what was started. Results
     /// that no durable save holds are to be stepped again; until then their calls, `unsaved`, count as in flight.
-    pub fn reload(&self, record: &Record, policy: &Policy, unsaved: impl IntoIterator<Item = CallId>) -> Result<Transaction, Error> {
+    pub fn reload(
+        &self,
+        record: &Record,
+        policy: &Policy,
+        unsaved: impl IntoIterator<Item = CallId>,
+    ) -> Result<Transaction, Error> {
         let mut tx = decode(record, policy)?;
         for (row, old) in tx.rows.iter_mut().zip(&self.rows) {
             row.live.calling = old.live.calling;
@@ -236,7 +274,11 @@ impl Transaction {
             created: self.state.created,
             finished: self.state.finished,
             attempts: self.attempts(),
-            failing_host: if ended { None } else { self.last_error().map(|(_, url)| host(url).to_owned()) },
+            failing_host: if ended {
+                None
+            } else {
+                self.last_error().map(|(_, url)| host(url).to_owned())
+            },
             branches: self.live.branches,
             bytes: self.live.bytes,
             driven: driven && !ended,
@@ -245,8 +287,13 @@ impl Transaction {
 
     fn encode_state(&self) -> Bytes {
         let mut state = self.state.clone();
-        state.rows =
-            self.rows.iter().enumerate().filter(|(_, r)| r.has_progress()).map(|(i, r)| (i as u32, r.state.clone())).collect();
+        state.rows = self
+            .rows
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| r.has_progress())
+            .map(|(i, r)| (i as u32, r.state.clone()))
+            .collect();
         let mut out = BytesMut::with_capacity(160 + 48 * state.rows.len()).writer();
         let _ = serde_json::to_writer(&mut out, &state);
         out.into_inner().freeze()
@@ -259,8 +306,15 @@ impl Transaction {
 
     /// Adds a part that replaces options and custom data (rules.md 2.2).
     pub(crate) fn amend(&mut self, options: Options, custom_data: String, now: Millis) {
-        let head = AmendHead { options: options.clone(), custom_data: custom_data.clone() };
-        self.add(Part { keys: Vec::new(), created: now, bytes: frame(AMEND, &head, &[]) });
+        let head = AmendHead {
+            options: options.clone(),
+            custom_data: custom_data.clone(),
+        };
+        self.add(Part {
+            keys: Vec::new(),
+            created: now,
+            bytes: frame(AMEND, &head, &[]),
+        });
         self.def.options = options;
         self.def.custom_data = custom_data;
     }
@@ -268,7 +322,11 @@ impl Transaction {
     /// Adds a part with a workflow's result.
     pub(crate) fn set_result(&mut self, result: String, now: Millis) {
         if !result.is_empty() {
-            self.add(Part { keys: Vec::new(), created: now, bytes: frame(RESULT, &(), &[Bytes::from(result.clone())]) });
+            self.add(Part {
+                keys: Vec::new(),
+                created: now,
+                bytes: frame(RESULT, &(), &[Bytes::from(result.clone())]),
+            });
             self.result = result;
         }
     }
@@ -290,7 +348,11 @@ fn new_row(r: &RowDef, payloads: &[Bytes], created: Millis) -> Row {
 
 /// Counted from the rows, not taken from the index, so that a count that went wrong does not stay.
 fn branches(rows: &[Row]) -> u32 {
-    let mut ids: Vec<&str> = rows.iter().map(|r| r.branch_id.as_str()).filter(|id| *id != ROOT_BRANCH).collect();
+    let mut ids: Vec<&str> = rows
+        .iter()
+        .map(|r| r.branch_id.as_str())
+        .filter(|id| *id != ROOT_BRANCH)
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     ids.len() as u32
@@ -307,17 +369,29 @@ fn define_part(def: &Definition, now: Millis) -> Part {
         custom_data: def.custom_data.clone(),
         lengths: def.payloads.iter().map(Bytes::len).collect(),
     };
-    Part { keys: Vec::new(), created: now, bytes: frame(DEFINE, &head, &def.payloads) }
+    Part {
+        keys: Vec::new(),
+        created: now,
+        bytes: frame(DEFINE, &head, &def.payloads),
+    }
 }
 
 fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
     let gid = &record.gid;
     let mut state: State = head(gid, &record.state)?;
     if state.format != FORMAT {
-        return Err(damaged(gid, format!("its state has format {}, this build reads format {FORMAT}", state.format)));
+        return Err(damaged(
+            gid,
+            format!(
+                "its state has format {}, this build reads format {FORMAT}",
+                state.format
+            ),
+        ));
     }
     let mut parts = record.parts.iter();
-    let first = parts.next().ok_or_else(|| damaged(gid, "it has no parts"))?;
+    let first = parts
+        .next()
+        .ok_or_else(|| damaged(gid, "it has no parts"))?;
     let (kind, bytes, body) = unframe(gid, &first.bytes)?;
     if kind != DEFINE {
         return Err(damaged(gid, "its first part does not define it"));
@@ -342,10 +416,15 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
         payloads,
         query_prepared: h.query_prepared,
         options: h.options,
-        custom: admit::custom(h.trans_type, &h.custom_data, h.lengths.len()).map_err(|e| damaged(gid, e))?,
+        custom: admit::custom(h.trans_type, &h.custom_data, h.lengths.len())
+            .map_err(|e| damaged(gid, e))?,
         custom_data: h.custom_data,
     };
-    let mut rows: Vec<Row> = def.rows.iter().map(|r| new_row(r, &def.payloads, first.created)).collect();
+    let mut rows: Vec<Row> = def
+        .rows
+        .iter()
+        .map(|r| new_row(r, &def.payloads, first.created))
+        .collect();
     let mut result = String::new();
     for part in parts {
         let (kind, bytes, body) = unframe(gid, &part.bytes)?;
@@ -354,7 +433,8 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
                 let a: AmendHead = head(gid, &bytes)?;
                 def.options = a.options;
                 if a.custom_data != def.custom_data {
-                    def.custom = admit::custom(def.trans_type, &a.custom_data, def.payloads.len()).map_err(|e| damaged(gid, e))?;
+                    def.custom = admit::custom(def.trans_type, &a.custom_data, def.payloads.len())
+                        .map_err(|e| damaged(gid, e))?;
                     def.custom_data = a.custom_data;
                 }
             }
@@ -369,7 +449,10 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
                         created: part.created,
                         run: r.run.clone(),
                         registered: r.status,
-                        state: RowState { status: r.status, ..RowState::default() },
+                        state: RowState {
+                            status: r.status,
+                            ..RowState::default()
+                        },
                         live: RowLive::default(),
                     });
                 }
@@ -379,7 +462,9 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
         }
     }
     for (i, progress) in std::mem::take(&mut state.rows) {
-        let row = rows.get_mut(i as usize).ok_or_else(|| damaged(gid, format!("progress of row {i}, which it has not")))?;
+        let row = rows
+            .get_mut(i as usize)
+            .ok_or_else(|| damaged(gid, format!("progress of row {i}, which it has not")))?;
         row.state = progress;
     }
     let live = Live {
@@ -391,5 +476,11 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
         bytes: record.parts.iter().map(|p| p.bytes.len() as u64).sum(),
         ..Live::default()
     };
-    Ok(Transaction { def, rows, state, result, live })
+    Ok(Transaction {
+        def,
+        rows,
+        state,
+        result,
+        live,
+    })
 }

@@ -1,14 +1,13 @@
 //! The step: one input into one transaction, and what to do about it (architecture, rule 2). Pure and total.
 
-use super::event::{Alert, Call, Effects, Env, Input, Rejected, Request, When};
+use super::event::{Alert, Call, Effects, Env, Input, Rejected, When};
+use super::request::ask;
 use super::retry;
-use super::transaction::{CallId, Custom, Forced, RowState, Transaction};
+use super::transaction::{CallId, RowState, Transaction};
 use super::{msg, phase2, saga, workflow};
 use crate::branch::{BranchStatus, Op, ROOT_BRANCH, Status, TransType};
-use crate::error::{Error, ErrorKind};
 use crate::limits::cut;
 use crate::outcome::{Outcome, Purpose};
-use crate::wire::call::host;
 use bytes::Bytes;
 
 /// What is kept, in bytes, of the errors of branches other than the one that failed last.
@@ -23,7 +22,9 @@ pub fn step(tx: &mut Transaction, input: Input, env: &Env<'_>) -> Result<Effects
         Input::Result(id, outcome) => record(tx, id, outcome, env, &mut fx),
         Input::Request(request) => ask(tx, request, env, &mut fx)?,
         Input::Panicked => {
-            tx.live.paused_until = env.now.saturating_add(env.policy.base_interval(&tx.def.options));
+            tx.live.paused_until = env
+                .now
+                .saturating_add(env.policy.base_interval(&tx.def.options));
             tx.state.attention = !tx.state.status.is_final();
             change(tx, env, &mut fx, When::Now);
         }
@@ -61,7 +62,13 @@ pub(super) fn change(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, when
 }
 
 /// Changes the status for good: nothing that follows from it happens before it is durable (rules.md 1.3). A reason that is there stays.
-pub(super) fn decide(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, status: Status, reason: &str) {
+pub(super) fn decide(
+    tx: &mut Transaction,
+    env: &Env<'_>,
+    fx: &mut Effects,
+    status: Status,
+    reason: &str,
+) {
     tx.state.status = status;
     if tx.state.reason.is_empty() {
         tx.state.reason = cut(reason, env.policy.limits.reason);
@@ -111,17 +118,32 @@ pub(super) fn call_row(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects, i:
 }
 
 /// Calls the check-back or callback, unless a call of it is on its way.
-pub(super) fn call_root(tx: &mut Transaction, fx: &mut Effects, purpose: Purpose, op: Op, payload: Bytes) {
+pub(super) fn call_root(
+    tx: &mut Transaction,
+    fx: &mut Effects,
+    purpose: Purpose,
+    op: Op,
+    payload: Bytes,
+) {
     tx.live.root_calling = true;
     let url = tx.def.query_prepared.clone();
-    fx.calls.push(Call { id: CallId::Root, purpose, branch_id: ROOT_BRANCH.to_owned(), op, url, payload });
+    fx.calls.push(Call {
+        id: CallId::Root,
+        purpose,
+        branch_id: ROOT_BRANCH.to_owned(),
+        op,
+        url,
+        payload,
+    });
 }
 
 fn record(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &mut Effects) {
     note(tx, id, outcome, env, fx);
     // Who reset it while the call was on its way wanted a call from then on, not the answer of one before.
     match id {
-        CallId::Root if !tx.live.root_calling && std::mem::take(&mut tx.live.root_again) => tx.state.root.due = 0,
+        CallId::Root if !tx.live.root_calling && std::mem::take(&mut tx.live.root_again) => {
+            tx.state.root.due = 0
+        }
         CallId::Row(i) => {
             if let Some(row) = tx.rows.get_mut(i)
                 && !row.live.calling
@@ -151,7 +173,9 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
             }
         }
         CallId::Row(i) => {
-            let Some(row) = tx.rows.get_mut(i) else { return };
+            let Some(row) = tx.rows.get_mut(i) else {
+                return;
+            };
             match row.live.replays.checked_sub(1) {
                 Some(left) => row.live.replays = left,
                 None => row.live.calling = false,
@@ -178,7 +202,13 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
                     let url = row.url.clone();
                     change(tx, env, fx, When::Late);
                     if tx.state.status == Status::Submitted {
-                        let reason = format!("url:{url} return failed: {}", with_failure(&text, env.policy.limits.reason.saturating_sub(url.len() + 64)));
+                        let reason = format!(
+                            "url:{url} return failed: {}",
+                            with_failure(
+                                &text,
+                                env.policy.limits.reason.saturating_sub(url.len() + 64)
+                            )
+                        );
                         decide(tx, env, fx, Status::Aborting, &reason);
                     }
                 }
@@ -189,7 +219,10 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
                     change(tx, env, fx, When::Late);
                 }
                 Outcome::Failure(text) => {
-                    let text = format!("{} answered FAILURE, which only a saga's action may: it is called again. {text}", row.op);
+                    let text = format!(
+                        "{} answered FAILURE, which only a saga's action may: it is called again. {text}",
+                        row.op
+                    );
                     errored(tx, id, text, env, fx);
                 }
                 Outcome::Error(text) => {
@@ -204,12 +237,24 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
 }
 
 /// Counts the error of a call, backs off, and alerts where it is time to.
-pub(super) fn errored(tx: &mut Transaction, id: CallId, text: String, env: &Env<'_>, fx: &mut Effects) {
+pub(super) fn errored(
+    tx: &mut Transaction,
+    id: CallId,
+    text: String,
+    env: &Env<'_>,
+    fx: &mut Effects,
+) {
     let base = env.policy.base_interval(&tx.def.options);
     // JSON makes six bytes of a control character: a thousand of such texts would pass the limit of the state.
-    let text = cut(&text.replace(char::is_control, " "), env.policy.limits.reason);
+    let text = cut(
+        &text.replace(char::is_control, " "),
+        env.policy.limits.reason,
+    );
     // One long text is enough: the state stays small whatever number of branches fails.
-    tx.rows.iter_mut().filter(|r| r.state.error.len() > ERROR_KEPT).for_each(|r| r.state.error = cut(&r.state.error, ERROR_KEPT));
+    tx.rows
+        .iter_mut()
+        .filter(|r| r.state.error.len() > ERROR_KEPT)
+        .for_each(|r| r.state.error = cut(&r.state.error, ERROR_KEPT));
     let (row, url): (&mut RowState, &String) = match id {
         CallId::Root => (&mut tx.state.root, &tx.def.query_prepared),
         CallId::Row(i) => {
@@ -219,7 +264,12 @@ pub(super) fn errored(tx: &mut Transaction, id: CallId, text: String, env: &Env<
     };
     retry::failed(row, text.clone(), base, env);
     if retry::alerts_at(row.errors, env.policy.alert_retry_limit) {
-        fx.alerts.push(Alert { branch: url.clone(), error: text, retry_count: row.errors, status: tx.state.status });
+        fx.alerts.push(Alert {
+            branch: url.clone(),
+            error: text,
+            retry_count: row.errors,
+            status: tx.state.status,
+        });
         tx.state.attention = true;
     }
     change(tx, env, fx, When::Late);
@@ -236,7 +286,13 @@ fn limit_retries(tx: &mut Transaction, i: usize, env: &Env<'_>, fx: &mut Effects
         row.retries += 1;
         row.due = env.now + retry::quick(env.policy.base_interval(&tx.def.options), row.retries);
     } else {
-        decide(tx, env, fx, Status::Aborting, &format!("RetryCount is greater than RetryLimit, RetryLimit: {limit}"));
+        decide(
+            tx,
+            env,
+            fx,
+            Status::Aborting,
+            &format!("RetryCount is greater than RetryLimit, RetryLimit: {limit}"),
+        );
     }
 }
 
@@ -244,151 +300,9 @@ fn limit_retries(tx: &mut Transaction, i: usize, env: &Env<'_>, fx: &mut Effects
 fn with_failure(text: &str, max: usize) -> String {
     let text = text.trim_end();
     let text = text.strip_suffix("FAILURE").map_or(text, str::trim_end);
-    if text.is_empty() { "FAILURE".to_owned() } else { format!("{} FAILURE", cut(text, max.saturating_sub(8))) }
-}
-
-fn wrong_state(tx: &Transaction, message: String) -> Rejected {
-    Error::wrong_state(Some(tx.state.status), message)
-}
-
-/// The refusal of a workflow's write (rules.md 2.1): without the word that clients take for a rollback.
-pub fn refused(gid: &crate::gid::Gid, status: Option<Status>) -> Error {
-    let e = Error::new(ErrorKind::Refused, format!("no trans with gid: {gid} status: prepared found"));
-    match status {
-        Some(s) => e.with_status(s),
-        None => e,
+    if text.is_empty() {
+        "FAILURE".to_owned()
+    } else {
+        format!("{} FAILURE", cut(text, max.saturating_sub(8)))
     }
-}
-
-fn ask(tx: &mut Transaction, request: Request, env: &Env<'_>, fx: &mut Effects) -> Result<(), Rejected> {
-    let status = tx.state.status;
-    let ty = tx.def.trans_type;
-    match request {
-        Request::Prepare => match status {
-            Status::Prepared => Ok(()),
-            _ => Err(wrong_state(tx, format!("current status '{status}', cannot prepare. FAILURE"))),
-        },
-        Request::PrepareWorkflow => {
-            if ty != TransType::Workflow {
-                return Err(wrong_state(tx, format!("gid {} is a {ty}, not a workflow. FAILURE", tx.def.gid)));
-            }
-            if status == Status::Prepared {
-                tx.live.callback_due = workflow::next_callback(tx, env);
-                change(tx, env, fx, When::Now);
-                fx.after = tx.next_seq();
-            }
-            Ok(())
-        }
-        Request::Submit { trans_type, options, custom_data } => {
-            if trans_type != ty {
-                return Err(wrong_state(tx, format!("gid {} is a {ty}, not a {trans_type}: cannot sumbmit. FAILURE", tx.def.gid)));
-            }
-            if ty == TransType::Workflow {
-                return Err(Error::invalid("a workflow is not submitted to be driven: its submit names the status it ended in"));
-            }
-            match status {
-                Status::Submitted => Ok(()),
-                Status::Prepared => {
-                    amend(tx, *options, custom_data, env)?;
-                    decide(tx, env, fx, Status::Submitted, "");
-                    Ok(())
-                }
-                _ => Err(wrong_state(tx, format!("current status '{status}', cannot sumbmit. FAILURE"))),
-            }
-        }
-        Request::End { status: end, reason, result } => {
-            if ty != TransType::Workflow {
-                return Err(wrong_state(tx, format!("gid {} is a {ty}, not a workflow. FAILURE", tx.def.gid)));
-            }
-            if !end.is_final() {
-                return Err(Error::invalid(format!("status is {:?}: a workflow ends as succeed or failed", end.as_str())));
-            }
-            if status == end && tx.state.forced.is_none() {
-                return Ok(());
-            }
-            let decided = tx.decision_row().map(|r| if r.state.status == BranchStatus::Succeed { Status::Succeed } else { Status::Failed });
-            if status != Status::Prepared || decided.is_some_and(|d| d != end) {
-                return Err(refused(&tx.def.gid, Some(status)));
-            }
-            super::admit::within("result", result.len(), env.policy.limits.result)?;
-            tx.set_result(result, env.now);
-            decide(tx, env, fx, end, &reason);
-            Ok(())
-        }
-        Request::Abort { reason } => match (ty, status) {
-            (TransType::Msg, Status::Prepared) => {
-                decide(tx, env, fx, Status::Failed, &reason);
-                Ok(())
-            }
-            (TransType::Tcc | TransType::Xa, Status::Prepared) => {
-                decide(tx, env, fx, Status::Aborting, &reason);
-                Ok(())
-            }
-            (TransType::Tcc | TransType::Xa, Status::Aborting) => Ok(()),
-            _ => Err(wrong_state(tx, format!("trans type: '{ty}' current status '{status}', cannot abort. FAILURE"))),
-        },
-        Request::ForceStop { actor, reason } => {
-            if status.is_final() {
-                return Err(wrong_state(tx, format!("global transaction force stop error. status: {status}. error: FAILURE")));
-            }
-            let max = env.policy.limits.reason;
-            tx.state.forced = Some(Forced { actor: cut(&actor, max), reason: cut(&reason, max) });
-            decide(tx, env, fx, Status::Failed, if reason.is_empty() { "stopped by force" } else { &reason });
-            Ok(())
-        }
-        Request::Reset => {
-            if !status.is_final() {
-                tx.live.paused_until = 0;
-                tx.state.root.due = 0;
-                tx.live.root_again = tx.live.root_calling;
-                tx.live.callback_due = tx.live.callback_due.min(env.now);
-                for row in tx.rows.iter_mut().filter(|r| r.state.status == BranchStatus::Prepared) {
-                    row.state.due = 0;
-                    row.live.again = row.live.calling;
-                }
-                change(tx, env, fx, When::Now);
-                fx.after = tx.next_seq();
-            }
-            Ok(())
-        }
-        Request::HostBack(back) => {
-            let hit = |s: &RowState, url: &str| s.errors > 0 && s.due > env.now && host(url) == back;
-            if hit(&tx.state.root, &tx.def.query_prepared) {
-                tx.state.root.due = 0;
-                tx.live.callback_due = tx.live.callback_due.min(env.now);
-                change(tx, env, fx, When::Late);
-            }
-            for i in 0..tx.rows.len() {
-                if hit(&tx.rows[i].state, &tx.rows[i].url) {
-                    tx.rows[i].state.due = 0;
-                    change(tx, env, fx, When::Late);
-                }
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Non-empty options and custom data of a submit replace those of the prepare; `concurrent` is OR (rules.md 2.2).
-fn amend(tx: &mut Transaction, new: crate::options::Options, custom_data: String, env: &Env<'_>) -> Result<(), Rejected> {
-    let old = &tx.def.options;
-    let number = |new: u64, old: u64| if new != 0 { new } else { old };
-    let merged = crate::options::Options {
-        wait_result: old.wait_result || new.wait_result,
-        timeout_to_fail: number(new.timeout_to_fail, old.timeout_to_fail),
-        request_timeout: number(new.request_timeout, old.request_timeout),
-        retry_interval: number(new.retry_interval, old.retry_interval),
-        retry_limit: number(new.retry_limit, old.retry_limit),
-        concurrent: old.concurrent || new.concurrent,
-        branch_headers: if new.branch_headers.is_empty() { old.branch_headers.clone() } else { new.branch_headers },
-    };
-    super::admit::within("custom_data", custom_data.len(), env.policy.limits.custom_data)?;
-    let custom_data = if custom_data.is_empty() { tx.def.custom_data.clone() } else { custom_data };
-    if merged == tx.def.options && custom_data == tx.def.custom_data {
-        return Ok(());
-    }
-    let custom: Custom = super::admit::custom(tx.def.trans_type, &custom_data, tx.def.payloads.len())?;
-    tx.def.custom = custom;
-    tx.amend(merged, custom_data, env.now);
-    Ok(())
 }

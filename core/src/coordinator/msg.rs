@@ -15,7 +15,11 @@ pub(crate) fn advance(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
             0 => env.policy.timeout_to_fail,
             s => seconds(s),
         };
-        let at = tx.state.created.saturating_add(limit).max(tx.state.root.due);
+        let at = tx
+            .state
+            .created
+            .saturating_add(limit)
+            .max(tx.state.root.due);
         if tx.live.root_calling {
         } else if env.now < at {
             fx.wake(at);
@@ -31,7 +35,11 @@ pub(crate) fn advance(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
         Custom::Msg { delay } => delay,
         _ => 0,
     };
-    let at = tx.state.submitted.unwrap_or(tx.state.created).saturating_add(delay);
+    let at = tx
+        .state
+        .submitted
+        .unwrap_or(tx.state.created)
+        .saturating_add(delay);
     if env.now < at {
         return fx.wake(at);
     }
@@ -56,7 +64,11 @@ pub(crate) fn advance(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
             break;
         }
     }
-    if tx.rows.iter().all(|r| r.state.status == BranchStatus::Succeed) {
+    if tx
+        .rows
+        .iter()
+        .all(|r| r.state.status == BranchStatus::Succeed)
+    {
         decide(tx, env, fx, Status::Succeed, "");
     }
 }
@@ -72,9 +84,19 @@ pub(crate) fn answered(tx: &mut Transaction, outcome: Outcome, env: &Env<'_>, fx
             tx.state.attention = false;
             decide(tx, env, fx, Status::Submitted, "");
         }
-        Outcome::Failure(text) => decide(tx, env, fx, Status::Failed, &format!("query_prepared answered FAILURE: {text}")),
+        Outcome::Failure(text) => decide(
+            tx,
+            env,
+            fx,
+            Status::Failed,
+            &format!("query_prepared answered FAILURE: {text}"),
+        ),
         Outcome::Ongoing => {
-            retry::ongoing(&mut tx.state.root, env.policy.base_interval(&tx.def.options), env);
+            retry::ongoing(
+                &mut tx.state.root,
+                env.policy.base_interval(&tx.def.options),
+                env,
+            );
             change(tx, env, fx, When::Late);
         }
         Outcome::Error(text) => errored(tx, CallId::Root, text, env, fx),

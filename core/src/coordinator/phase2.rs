@@ -17,7 +17,13 @@ pub(crate) fn advance(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
         if env.now < at {
             return fx.wake(at);
         }
-        decide(tx, env, fx, Status::Aborting, &format!("Timeout after {} seconds", limit / SECOND));
+        decide(
+            tx,
+            env,
+            fx,
+            Status::Aborting,
+            &format!("Timeout after {} seconds", limit / SECOND),
+        );
     }
     let xa = tx.def.trans_type == TransType::Xa;
     let (op, end) = match (xa, tx.state.status) {
@@ -59,8 +65,21 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn submit(tx: &mut Transaction, policy: &Policy) -> Effects {
-        let request = Request::Submit { trans_type: tx.trans_type(), options: Box::<Options>::default(), custom_data: String::new() };
-        step(tx, Input::Request(request), &Env { now: 10, policy, random: 0 }).expect("accepted")
+        let request = Request::Submit {
+            trans_type: tx.trans_type(),
+            options: Box::<Options>::default(),
+            custom_data: String::new(),
+        };
+        step(
+            tx,
+            Input::Request(request),
+            &Env {
+                now: 10,
+                policy,
+                random: 0,
+            },
+        )
+        .expect("accepted")
     }
 
     fn ids(fx: &Effects) -> Vec<CallId> {
@@ -70,17 +89,38 @@ mod tests {
     #[test]
     fn a_confirm_that_was_dropped_with_its_refused_save_is_asked_for_again() {
         let policy = Policy::default();
-        let request = GlobalRequest { gid: "g".into(), trans_type: "tcc".into(), ..GlobalRequest::default() };
+        let request = GlobalRequest {
+            gid: "g".into(),
+            trans_type: "tcc".into(),
+            ..GlobalRequest::default()
+        };
         let def = admit::define(&request, &BTreeMap::new(), &policy.limits).expect("legal");
         let (_, save) = Transaction::new(def, Status::Prepared, 0).take_save(false);
         let part = |branch: &str| {
-            let rows = vec![(Op::CANCEL, "http://p/cancel".to_owned()), (Op::CONFIRM, "http://p/confirm".to_owned())];
+            let rows = vec![
+                (Op::CANCEL, "http://p/cancel".to_owned()),
+                (Op::CONFIRM, "http://p/confirm".to_owned()),
+            ];
             let status = crate::branch::BranchStatus::Prepared;
-            Registration { branch_id: branch.into(), rows, status, run: String::new(), data: Bytes::new() }.part(0)
+            Registration {
+                branch_id: branch.into(),
+                rows,
+                status,
+                run: String::new(),
+                data: Bytes::new(),
+            }
+            .part(0)
         };
         let mut parts = save.parts.clone();
         parts.push(part("01"));
-        let mut record = Record { gid: crate::gid::Gid::stored("g"), version: 2, index: save.index, exact: true, state: save.state, parts };
+        let mut record = Record {
+            gid: crate::gid::Gid::stored("g"),
+            version: 2,
+            index: save.index,
+            exact: true,
+            state: save.state,
+            parts,
+        };
         let mut tx = Transaction::load(&record, 5, &policy).expect("sound");
         let fx = submit(&mut tx, &policy);
         assert_eq!(ids(&fx), [CallId::Row(1)]);
@@ -91,6 +131,10 @@ mod tests {
         tx.withdraw(CallId::Row(1));
         let mut tx = tx.reload(&record, &policy, []).expect("sound");
         assert!(!tx.in_flight());
-        assert_eq!(ids(&submit(&mut tx, &policy)), [CallId::Row(3)], "the branch registered last is confirmed first");
+        assert_eq!(
+            ids(&submit(&mut tx, &policy)),
+            [CallId::Row(3)],
+            "the branch registered last is confirmed first"
+        );
     }
 }

@@ -8,7 +8,10 @@ use crate::time::Millis;
 
 /// base·2ⁿ, at most the cap (or the base, where that is larger).
 pub fn backoff(base: Millis, errors: u32, policy: &Policy) -> Millis {
-    let doubled = base.checked_shl(errors.min(62)).filter(|d| *d >= base && *d >> errors.min(62) == base).unwrap_or(Millis::MAX);
+    let doubled = base
+        .checked_shl(errors.min(62))
+        .filter(|d| *d >= base && *d >> errors.min(62) == base)
+        .unwrap_or(Millis::MAX);
     doubled.min(policy.retry_cap.max(base))
 }
 
@@ -24,7 +27,10 @@ pub(crate) fn jittered(delay: Millis, random: u64) -> Millis {
 
 /// Whether an alert is due at this number of consecutive errors: at the limit, and at each doubling of it.
 pub(crate) fn alerts_at(errors: u32, limit: u32) -> bool {
-    limit > 0 && errors >= limit && errors.is_multiple_of(limit) && (errors / limit).is_power_of_two()
+    limit > 0
+        && errors >= limit
+        && errors.is_multiple_of(limit)
+        && (errors / limit).is_power_of_two()
 }
 
 /// Asks again after the base interval.
@@ -36,19 +42,29 @@ pub(crate) fn ongoing(row: &mut RowState, base: Millis, env: &Env<'_>) {
 /// Counts an error and backs off.
 pub(crate) fn failed(row: &mut RowState, text: String, base: Millis, env: &Env<'_>) {
     row.errors = row.errors.saturating_add(1);
-    row.due = env.now.saturating_add(jittered(backoff(base, row.errors, env.policy), env.random));
+    row.due = env
+        .now
+        .saturating_add(jittered(backoff(base, row.errors, env.policy), env.random));
     row.updated = env.now;
     row.error = text;
 }
 
 /// Forgets errors: the call was answered.
 pub(crate) fn cleared(row: &mut RowState, now: Millis) {
-    *row = RowState { updated: now, ..RowState::default() };
+    *row = RowState {
+        updated: now,
+        ..RowState::default()
+    };
 }
 
 /// Records a success.
 pub(crate) fn succeeded(row: &mut RowState, now: Millis) {
-    *row = RowState { status: BranchStatus::Succeed, retries: row.retries, updated: now, ..RowState::default() };
+    *row = RowState {
+        status: BranchStatus::Succeed,
+        retries: row.retries,
+        updated: now,
+        ..RowState::default()
+    };
 }
 
 impl Transaction {
@@ -56,11 +72,24 @@ impl Transaction {
     pub fn shown_interval(&self, policy: &Policy) -> Millis {
         let base = policy.base_interval(&self.def.options);
         // An action of a saga that is being undone is not called again.
-        let undone = self.def.trans_type == TransType::Saga && self.state.status != Status::Submitted;
-        let rows = self.rows.iter().filter(|r| !(undone && r.op == Op::ACTION)).map(|r| &r.state);
+        let undone =
+            self.def.trans_type == TransType::Saga && self.state.status != Status::Submitted;
+        let rows = self
+            .rows
+            .iter()
+            .filter(|r| !(undone && r.op == Op::ACTION))
+            .map(|r| &r.state);
         let called = std::iter::once(&self.state.root).chain(rows);
-        let first = called.filter(|r| r.due > 0 && r.status == BranchStatus::Prepared).min_by_key(|r| r.due);
-        first.map_or(base, |r| if r.errors == 0 { base } else { backoff(base, r.errors, policy) })
+        let first = called
+            .filter(|r| r.due > 0 && r.status == BranchStatus::Prepared)
+            .min_by_key(|r| r.due);
+        first.map_or(base, |r| {
+            if r.errors == 0 {
+                base
+            } else {
+                backoff(base, r.errors, policy)
+            }
+        })
     }
 }
 
@@ -76,10 +105,19 @@ mod tests {
         assert_eq!(backoff(10_000, 3, &policy), 80_000);
         assert_eq!(backoff(10_000, 7, &policy), 600_000);
         for errors in 0..200 {
-            assert!(backoff(10_000, errors, &policy) <= 600_000 && backoff(10_000, errors, &policy) >= 10_000);
-            assert!(backoff(i32::MAX as Millis * 1_000, errors, &policy) >= i32::MAX as Millis * 1_000);
+            assert!(
+                backoff(10_000, errors, &policy) <= 600_000
+                    && backoff(10_000, errors, &policy) >= 10_000
+            );
+            assert!(
+                backoff(i32::MAX as Millis * 1_000, errors, &policy) >= i32::MAX as Millis * 1_000
+            );
         }
-        assert_eq!(backoff(3_600_000, 5, &policy), 3_600_000, "a base above the cap is kept");
+        assert_eq!(
+            backoff(3_600_000, 5, &policy),
+            3_600_000,
+            "a base above the cap is kept"
+        );
     }
 
     #[test]
@@ -92,7 +130,10 @@ mod tests {
 
     #[test]
     fn quick_retries_double_from_200_ms_up_to_the_base() {
-        assert_eq!((quick(10_000, 1), quick(10_000, 2), quick(10_000, 30)), (200, 400, 10_000));
+        assert_eq!(
+            (quick(10_000, 1), quick(10_000, 2), quick(10_000, 30)),
+            (200, 400, 10_000)
+        );
         assert_eq!(quick(150, 1), 150);
     }
 

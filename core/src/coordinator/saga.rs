@@ -1,6 +1,6 @@
 //! Saga: actions forward in their order; once one is refused, compensations backward in reverse (dtm-server.md 9.2, rules.md 1).
 
-use super::decision::{call_row, decide, await_durable};
+use super::decision::{await_durable, call_row, decide};
 use super::event::{Effects, Env};
 use super::transaction::{Custom, Transaction};
 use crate::branch::{BranchStatus, Status, TransType};
@@ -50,9 +50,15 @@ impl Orders {
         }
         if done < all.len() {
             let k = missing.iter().position(|m| *m > 0).unwrap_or(0);
-            return Err(Error::invalid(format!("custom_data: orders hold a cycle through step {k}: such a step could never start")));
+            return Err(Error::invalid(format!(
+                "custom_data: orders hold a cycle through step {k}: such a step could never start"
+            )));
         }
-        Ok(Orders { concurrent, before: all, after })
+        Ok(Orders {
+            concurrent,
+            before: all,
+            after,
+        })
     }
 
     /// Steps that step `k` waits for.
@@ -107,9 +113,13 @@ pub(crate) fn mark_started(tx: &mut Transaction) {
     let orders = orders(tx);
     let steps = tx.rows.len() / 2;
     let done = |s: &Vec<bool>, k: usize| orders.before(k).iter().all(|b| s[*b]);
-    let mut succeeded: Vec<bool> = (0..steps).map(|k| status(tx, k) == BranchStatus::Succeed).collect();
+    let mut succeeded: Vec<bool> = (0..steps)
+        .map(|k| status(tx, k) == BranchStatus::Succeed)
+        .collect();
     for _level in 0..2 {
-        let runnable: Vec<usize> = (0..steps).filter(|k| status(tx, *k) == BranchStatus::Prepared && done(&succeeded, *k)).collect();
+        let runnable: Vec<usize> = (0..steps)
+            .filter(|k| status(tx, *k) == BranchStatus::Prepared && done(&succeeded, *k))
+            .collect();
         for k in runnable {
             tx.rows[action_row(k)].state.started = true;
             succeeded[k] = true;
@@ -137,7 +147,10 @@ pub(crate) fn mark_unsure(tx: &mut Transaction, until: Millis) {
 pub fn forget_second_level(tx: &mut Transaction) {
     let orders = orders(tx);
     for k in 0..tx.rows.len() / 2 {
-        let runnable = orders.before(k).iter().all(|b| status(tx, *b) == BranchStatus::Succeed);
+        let runnable = orders
+            .before(k)
+            .iter()
+            .all(|b| status(tx, *b) == BranchStatus::Succeed);
         let row = &mut tx.rows[action_row(k)];
         if row.live.unsure && !runnable {
             row.live.unsure = false;
@@ -148,7 +161,9 @@ pub fn forget_second_level(tx: &mut Transaction) {
 
 /// Whether a success of this step's action is awaited, durably, by a level after the next one.
 pub(crate) fn awaited_later(tx: &Transaction, step: usize) -> bool {
-    let Custom::Saga(o) = &tx.def.custom else { return false };
+    let Custom::Saga(o) = &tx.def.custom else {
+        return false;
+    };
     o.after(step).iter().any(|n| !o.after(*n).is_empty())
 }
 
@@ -199,7 +214,11 @@ fn forward(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
             if status(tx, k) != BranchStatus::Prepared || tx.rows[i].live.calling {
                 continue;
             }
-            if !orders.before(k).iter().all(|b| status(tx, *b) == BranchStatus::Succeed) {
+            if !orders
+                .before(k)
+                .iter()
+                .all(|b| status(tx, *b) == BranchStatus::Succeed)
+            {
                 continue;
             }
             if tx.rows[i].state.due > env.now {
@@ -279,7 +298,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn saga_of_two(concurrent: bool) -> Transaction {
-        let step = |n: u8| BTreeMap::from([("action".into(), format!("http://p/a{n}")), ("compensate".into(), format!("http://p/c{n}"))]);
+        let step = |n: u8| {
+            BTreeMap::from([
+                ("action".into(), format!("http://p/a{n}")),
+                ("compensate".into(), format!("http://p/c{n}")),
+            ])
+        };
         let request = GlobalRequest {
             gid: "g".into(),
             trans_type: "saga".into(),
@@ -289,17 +313,45 @@ mod tests {
             ..GlobalRequest::default()
         };
         let policy = Policy::default();
-        Transaction::new(admit::define(&request, &BTreeMap::new(), &policy.limits).expect("legal"), Status::Submitted, 0)
+        Transaction::new(
+            admit::define(&request, &BTreeMap::new(), &policy.limits).expect("legal"),
+            Status::Submitted,
+            0,
+        )
     }
 
     fn record(tx: &Transaction, first: &Save, save: Save, exact: bool) -> Record {
-        let parts = if first.base == save.base { save.parts } else { first.parts.clone() };
-        Record { gid: tx.gid().clone(), version: save.base + 1, index: save.index, exact, state: save.state, parts }
+        let parts = if first.base == save.base {
+            save.parts
+        } else {
+            first.parts.clone()
+        };
+        Record {
+            gid: tx.gid().clone(),
+            version: save.base + 1,
+            index: save.index,
+            exact,
+            state: save.state,
+            parts,
+        }
     }
 
     fn calls(tx: &mut Transaction, now: Millis, input: Input) -> Vec<CallId> {
         let policy = Policy::default();
-        step(tx, input, &Env { now, policy: &policy, random: 0 }).expect("accepted").calls.iter().map(|c| c.id).collect()
+        step(
+            tx,
+            input,
+            &Env {
+                now,
+                policy: &policy,
+                random: 0,
+            },
+        )
+        .expect("accepted")
+        .calls
+        .iter()
+        .map(|c| c.id)
+        .collect()
     }
 
     /// Seeds 796 and 2774 of the simulation.
@@ -310,14 +362,30 @@ mod tests {
         assert_eq!(calls(&mut tx, 0, Input::Wake), [CallId::Row(1)]);
         let (_, first) = tx.take_save(true);
         // The driver is lost with its call on the way; the next one calls again, and hears of the second step's refusal at once.
-        let mut tx = Transaction::load(&record(&tx, &first, first.clone(), false), 100, &policy).expect("sound");
+        let mut tx = Transaction::load(&record(&tx, &first, first.clone(), false), 100, &policy)
+            .expect("sound");
         assert_eq!(calls(&mut tx, 100, Input::Wake), [CallId::Row(1)]);
-        assert_eq!(calls(&mut tx, 110, Input::Result(CallId::Row(1), Outcome::Success)), [CallId::Row(3)]);
-        assert_eq!(calls(&mut tx, 120, Input::Result(CallId::Row(3), Outcome::Failure("no".into()))), []);
+        assert_eq!(
+            calls(
+                &mut tx,
+                110,
+                Input::Result(CallId::Row(1), Outcome::Success)
+            ),
+            [CallId::Row(3)]
+        );
+        assert_eq!(
+            calls(
+                &mut tx,
+                120,
+                Input::Result(CallId::Row(3), Outcome::Failure("no".into()))
+            ),
+            []
+        );
         assert_eq!(tx.due(), Some(3_100));
         // It lets go, and is claimed again before the first driver's call must have ended.
         let (_, save) = tx.take_save(false);
-        let mut tx = Transaction::load(&record(&tx, &first, save, true), 200, &policy).expect("sound");
+        let mut tx =
+            Transaction::load(&record(&tx, &first, save, true), 200, &policy).expect("sound");
         assert_eq!(calls(&mut tx, 200, Input::Wake), []);
         assert_eq!(calls(&mut tx, 3_100, Input::Wake), [CallId::Row(2)]);
     }
@@ -326,16 +394,35 @@ mod tests {
     fn an_action_known_to_have_succeeded_may_still_be_under_way_from_an_earlier_driver() {
         let policy = Policy::default();
         let mut tx = saga_of_two(true);
-        assert_eq!(calls(&mut tx, 0, Input::Wake), [CallId::Row(1), CallId::Row(3)]);
+        assert_eq!(
+            calls(&mut tx, 0, Input::Wake),
+            [CallId::Row(1), CallId::Row(3)]
+        );
         let (_, first) = tx.take_save(true);
-        let mut tx = Transaction::load(&record(&tx, &first, first.clone(), false), 100, &policy).expect("sound");
+        let mut tx = Transaction::load(&record(&tx, &first, first.clone(), false), 100, &policy)
+            .expect("sound");
         calls(&mut tx, 100, Input::Wake);
-        calls(&mut tx, 110, Input::Result(CallId::Row(1), Outcome::Success));
+        calls(
+            &mut tx,
+            110,
+            Input::Result(CallId::Row(1), Outcome::Success),
+        );
         let (_, save) = tx.take_save(true);
         // This one is lost too; the third knows that the first step succeeded, not how many calls of it there were.
-        let mut tx = Transaction::load(&record(&tx, &first, save, false), 200, &policy).expect("sound");
+        let mut tx =
+            Transaction::load(&record(&tx, &first, save, false), 200, &policy).expect("sound");
         assert_eq!(calls(&mut tx, 200, Input::Wake), [CallId::Row(3)]);
-        assert_eq!(calls(&mut tx, 210, Input::Result(CallId::Row(3), Outcome::Failure("no".into()))), []);
-        assert_eq!(calls(&mut tx, 3_200, Input::Wake), [CallId::Row(2), CallId::Row(0)]);
+        assert_eq!(
+            calls(
+                &mut tx,
+                210,
+                Input::Result(CallId::Row(3), Outcome::Failure("no".into()))
+            ),
+            []
+        );
+        assert_eq!(
+            calls(&mut tx, 3_200, Input::Wake),
+            [CallId::Row(2), CallId::Row(0)]
+        );
     }
 }

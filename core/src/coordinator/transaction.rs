@@ -96,7 +96,11 @@ pub struct Row {
 impl Row {
     /// Whether anything happened to it since it was stored.
     pub(crate) fn has_progress(&self) -> bool {
-        self.state != RowState { status: self.registered, ..RowState::default() }
+        self.state
+            != RowState {
+                status: self.registered,
+                ..RowState::default()
+            }
     }
 }
 
@@ -129,7 +133,15 @@ pub struct RowState {
 
 impl Default for RowState {
     fn default() -> Self {
-        RowState { status: BranchStatus::Prepared, errors: 0, retries: 0, due: 0, updated: 0, started: false, error: String::new() }
+        RowState {
+            status: BranchStatus::Prepared,
+            errors: 0,
+            retries: 0,
+            due: 0,
+            updated: 0,
+            started: false,
+            error: String::new(),
+        }
     }
 }
 
@@ -309,7 +321,11 @@ impl Transaction {
 
     /// When it must be looked at next, if it has not ended.
     pub fn due(&self) -> Option<Millis> {
-        if self.state.status.is_final() { None } else { self.live.wake_at }
+        if self.state.status.is_final() {
+            None
+        } else {
+            self.live.wake_at
+        }
     }
 
     /// Whether a call of it is on its way.
@@ -331,7 +347,11 @@ impl Transaction {
     pub fn last_error(&self) -> Option<(&str, &str)> {
         let root = (&self.state.root, self.def.query_prepared.as_str());
         let rows = self.rows.iter().map(|r| (&r.state, r.url.as_str()));
-        std::iter::once(root).chain(rows).filter(|(s, _)| !s.error.is_empty()).max_by_key(|(s, _)| s.updated).map(|(s, u)| (s.error.as_str(), u))
+        std::iter::once(root)
+            .chain(rows)
+            .filter(|(s, _)| !s.error.is_empty())
+            .max_by_key(|(s, _)| s.updated)
+            .map(|(s, u)| (s.error.as_str(), u))
     }
 
     /// The decision row of a workflow, if it was registered (rules.md 2.7).

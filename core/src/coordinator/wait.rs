@@ -21,36 +21,60 @@ pub struct Wait {
 impl Wait {
     /// The wait of a request that arrives now.
     pub fn new(abort: bool, tx: &Transaction, now: Millis, policy: &Policy) -> Wait {
-        Wait { abort, until: now + policy.longest_call(&tx.def.options) + 2 * SECOND }
+        Wait {
+            abort,
+            until: now + policy.longest_call(&tx.def.options) + 2 * SECOND,
+        }
     }
 
     /// The answer, once there is one. Call it only when what `tx` shows is durable.
-    pub fn answer(&self, tx: &Transaction, now: Millis, policy: &Policy) -> Option<Result<(), Error>> {
+    pub fn answer(
+        &self,
+        tx: &Transaction,
+        now: Millis,
+        policy: &Policy,
+    ) -> Option<Result<(), Error>> {
         if tx.status().is_final() || now >= self.until {
             return Some(self.result(tx, policy));
         }
         let soon = |at: Millis| at <= self.until || at <= now + QUICK;
         let goes_on = tx.in_flight() || tx.due().is_some_and(soon);
-        if goes_on { None } else { Some(self.result(tx, policy)) }
+        if goes_on {
+            None
+        } else {
+            Some(self.result(tx, policy))
+        }
     }
 
     fn result(&self, tx: &Transaction, policy: &Policy) -> Result<(), Error> {
         let status = tx.status();
         let ty = tx.trans_type();
-        let failed = |text: &str| Err(Error::new(ErrorKind::Failure, ending_in_failure(text)).with_status(status));
+        let failed = |text: &str| {
+            Err(Error::new(ErrorKind::Failure, ending_in_failure(text)).with_status(status))
+        };
         match status {
             Status::Succeed => Ok(()),
             Status::Failed if self.abort && tx.state().forced.is_none() => Ok(()),
             Status::Failed => failed(&tx.state().reason),
             Status::Aborting if ty == TransType::Saga => failed(&tx.state().reason),
-            _ if policy.compat.wait_result_409 && matches!(ty, TransType::Saga | TransType::Msg) => {
+            _ if policy.compat.wait_result_409
+                && matches!(ty, TransType::Saga | TransType::Msg) =>
+            {
                 failed("wait result not return success: FAILURE")
             }
-            _ => Err(Error::new(ErrorKind::Ongoing, format!("not ended yet, status {status}")).with_status(status)),
+            _ => Err(Error::new(
+                ErrorKind::Ongoing,
+                format!("not ended yet, status {status}"),
+            )
+            .with_status(status)),
         }
     }
 }
 
 fn ending_in_failure(text: &str) -> String {
-    if text.ends_with("FAILURE") { text.to_owned() } else { format!("{text} FAILURE").trim_start().to_owned() }
+    if text.ends_with("FAILURE") {
+        text.to_owned()
+    } else {
+        format!("{text} FAILURE").trim_start().to_owned()
+    }
 }

@@ -3,8 +3,8 @@
 
 use super::decision::{call_root, change, errored};
 use super::event::{Effects, Env, When};
-use super::transaction::{CallId, Custom, Transaction};
 use super::retry;
+use super::transaction::{CallId, Custom, Transaction};
 use crate::branch::Op;
 use crate::outcome::{Outcome, Purpose};
 use crate::time::Millis;
@@ -29,7 +29,9 @@ pub(crate) fn advance(tx: &mut Transaction, env: &Env<'_>, fx: &mut Effects) {
     if tx.def.query_prepared.is_empty() {
         return fx.wake(env.now + env.policy.idle_look);
     }
-    let Custom::Workflow { name, data } = &tx.def.custom else { return fx.wake(env.now + env.policy.idle_look) };
+    let Custom::Workflow { name, data } = &tx.def.custom else {
+        return fx.wake(env.now + env.policy.idle_look);
+    };
     let (op, data) = (Op::new(name), data.clone());
     call_root(tx, fx, Purpose::Callback, op, data);
 }
@@ -39,11 +41,21 @@ pub(crate) fn answered(tx: &mut Transaction, outcome: Outcome, env: &Env<'_>, fx
     match outcome {
         Outcome::Success | Outcome::Ongoing => {
             retry::cleared(&mut tx.state.root, env.now);
-            retry::ongoing(&mut tx.state.root, env.policy.base_interval(&tx.def.options), env);
+            retry::ongoing(
+                &mut tx.state.root,
+                env.policy.base_interval(&tx.def.options),
+                env,
+            );
             tx.state.attention = false;
             change(tx, env, fx, When::Late);
         }
-        Outcome::Failure(text) => errored(tx, CallId::Root, format!("the callback answered FAILURE: {text}"), env, fx),
+        Outcome::Failure(text) => errored(
+            tx,
+            CallId::Root,
+            format!("the callback answered FAILURE: {text}"),
+            env,
+            fx,
+        ),
         Outcome::Error(text) => errored(tx, CallId::Root, text, env, fx),
     }
 }

@@ -41,28 +41,49 @@ pub enum Via {
 /// How this URL is called under this protocol, or why nothing here can call it (dtm-server.md 7.1).
 pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> {
     if url.len() > max_len {
-        return Err(Error::invalid(format!("a URL has {} bytes, the limit is {max_len}", url.len())));
+        return Err(Error::invalid(format!(
+            "a URL has {} bytes, the limit is {max_len}",
+            url.len()
+        )));
     }
-    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-        return Err(Error::invalid(format!("nothing here can call {url:?}: URLs begin with http:// or https:// (gRPC targets come later)")));
+    let Some(rest) = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+    else {
+        return Err(Error::invalid(format!(
+            "nothing here can call {url:?}: URLs begin with http:// or https:// (gRPC targets come later)"
+        )));
     };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     // The port stands after the last colon, but for the colons within an IPv6 address.
     let place = host.rsplit_once('@').map_or(host, |(_, place)| place);
-    let port = place.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or("", |(_, port)| port);
+    let port = place
+        .rsplit_once(':')
+        .filter(|(_, port)| !port.contains(']'))
+        .map_or("", |(_, port)| port);
     if !port.is_empty() && !port.parse::<u16>().is_ok_and(|p| p > 0) {
-        return Err(Error::invalid(format!("{url:?} has the port {port:?}: it must be a number from 1 to 65535")));
+        return Err(Error::invalid(format!(
+            "{url:?} has the port {port:?}: it must be a number from 1 to 65535"
+        )));
     }
     if host.is_empty() || host.starts_with(':') || url.bytes().any(|b| b <= b' ' || b == 0x7f) {
-        return Err(Error::invalid(format!("{url:?} is no URL that can be called: it needs a host, and no spaces or control characters")));
+        return Err(Error::invalid(format!(
+            "{url:?} is no URL that can be called: it needs a host, and no spaces or control characters"
+        )));
     }
-    if protocol == Protocol::JsonRpc && url.contains("method") { Ok(Via::JsonRpc) } else { Ok(Via::Http) }
+    if protocol == Protocol::JsonRpc && url.contains("method") {
+        Ok(Via::JsonRpc)
+    } else {
+        Ok(Via::Http)
+    }
 }
 
 /// Scheme and authority of a URL: what limits and circuit breakers count by.
 pub fn host(url: &str) -> &str {
     let start = url.find("://").map_or(0, |i| i + 3);
-    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |i| start + i);
+    let end = url[start..]
+        .find(['/', '?', '#'])
+        .map_or(url.len(), |i| start + i);
     &url[..end]
 }
 
@@ -87,20 +108,46 @@ pub struct HttpCall {
 
 impl HttpCall {
     /// The request of a branch call. `via` was checked when the URL was stored.
-    pub fn new(t: &Target<'_>, payload: &Bytes, headers: &BTreeMap<String, String>, timeout: Millis, compat: &Compat) -> HttpCall {
-        let via = if t.protocol == Protocol::JsonRpc && t.url.contains("method") { Via::JsonRpc } else { Via::Http };
+    pub fn new(
+        t: &Target<'_>,
+        payload: &Bytes,
+        headers: &BTreeMap<String, String>,
+        timeout: Millis,
+        compat: &Compat,
+    ) -> HttpCall {
+        let via = if t.protocol == Protocol::JsonRpc && t.url.contains("method") {
+            Via::JsonRpc
+        } else {
+            Via::Http
+        };
         let mut all = Vec::with_capacity(2 + headers.len());
         all.push(("content-type".to_owned(), "application/json".to_owned()));
         all.push(("accept".to_owned(), "application/json".to_owned()));
-        all.extend(headers.iter().map(|(k, v)| (k.to_ascii_lowercase(), v.clone())));
+        all.extend(
+            headers
+                .iter()
+                .map(|(k, v)| (k.to_ascii_lowercase(), v.clone())),
+        );
         let (post, url, body) = match via {
             Via::JsonRpc => (true, t.url.to_owned(), jsonrpc_body(t, payload)),
             Via::Http => {
                 let callback = t.purpose == Purpose::Callback && !compat.callback_get;
-                (callback || !payload.is_empty() || t.trans_type == TransType::Xa, with_query(t), payload.clone())
+                (
+                    callback || !payload.is_empty() || t.trans_type == TransType::Xa,
+                    with_query(t),
+                    payload.clone(),
+                )
             }
         };
-        HttpCall { post, url, headers: all, body, timeout, purpose: t.purpose, via }
+        HttpCall {
+            post,
+            url,
+            headers: all,
+            body,
+            timeout,
+            purpose: t.purpose,
+            via,
+        }
     }
 
     /// Reads the answer; `body` is at most the first `limits.answer` bytes of it.
@@ -122,7 +169,12 @@ fn with_query(t: &Target<'_>) -> String {
         Some((_, "")) => "",
         Some(_) => "&",
     };
-    let pairs = [("branch_id", t.branch_id), ("gid", t.gid.as_str()), ("op", t.op.as_str()), ("trans_type", t.trans_type.as_str())];
+    let pairs = [
+        ("branch_id", t.branch_id),
+        ("gid", t.gid.as_str()),
+        ("op", t.op.as_str()),
+        ("trans_type", t.trans_type.as_str()),
+    ];
     for (key, value) in pairs {
         url.push_str(separator);
         url.push_str(key);
@@ -142,7 +194,9 @@ pub fn escape(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for b in text.bytes() {
         match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(b as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(b as char)
+            }
             b' ' => out.push('+'),
             _ => {
                 out.push('%');
@@ -156,19 +210,33 @@ pub fn escape(text: &str, out: &mut String) {
 fn jsonrpc_body(t: &Target<'_>, payload: &[u8]) -> Bytes {
     // A payload that is no object was refused when it was stored; a check-back has none.
     let mut params: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
-    for (key, value) in
-        [("gid", t.gid.as_str()), ("trans_type", t.trans_type.as_str()), ("branch_id", t.branch_id), ("op", t.op.as_str())]
-    {
+    for (key, value) in [
+        ("gid", t.gid.as_str()),
+        ("trans_type", t.trans_type.as_str()),
+        ("branch_id", t.branch_id),
+        ("op", t.op.as_str()),
+    ] {
         params.insert(key.to_owned(), Value::String(value.to_owned()));
     }
     let id = format!("{}-{}-{}", t.gid, t.branch_id, t.op);
-    Bytes::from(json!({"id": id, "jsonrpc": "2.0", "method": method_of(t.url), "params": params}).to_string())
+    Bytes::from(
+        json!({"id": id, "jsonrpc": "2.0", "method": method_of(t.url), "params": params})
+            .to_string(),
+    )
 }
 
 /// The value of the query parameter `method`, decoded.
 fn method_of(url: &str) -> String {
-    let query = url.split_once('?').map_or("", |(_, q)| q).split('#').next().unwrap_or_default();
-    let raw = query.split('&').find_map(|pair| pair.strip_prefix("method=")).unwrap_or_default();
+    let query = url
+        .split_once('?')
+        .map_or("", |(_, q)| q)
+        .split('#')
+        .next()
+        .unwrap_or_default();
+    let raw = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("method="))
+        .unwrap_or_default();
     unescape(raw)
 }
 
@@ -199,33 +267,105 @@ pub fn unescape(raw: &str) -> String {
 mod tests {
     use super::*;
 
-    fn call(trans_type: TransType, protocol: Protocol, url: &str, purpose: Purpose, payload: &str) -> HttpCall {
+    fn call(
+        trans_type: TransType,
+        protocol: Protocol,
+        url: &str,
+        purpose: Purpose,
+        payload: &str,
+    ) -> HttpCall {
         let gid = Gid::stored("g 1/ü");
         let op = Op::ACTION;
-        let t = Target { gid: &gid, trans_type, protocol, branch_id: "01", op: &op, url, purpose };
+        let t = Target {
+            gid: &gid,
+            trans_type,
+            protocol,
+            branch_id: "01",
+            op: &op,
+            url,
+            purpose,
+        };
         let headers = BTreeMap::from([("X-Foo".to_owned(), "bar".to_owned())]);
-        HttpCall::new(&t, &Bytes::copy_from_slice(payload.as_bytes()), &headers, 3_000, &Compat::default())
+        HttpCall::new(
+            &t,
+            &Bytes::copy_from_slice(payload.as_bytes()),
+            &headers,
+            3_000,
+            &Compat::default(),
+        )
     }
 
     #[test]
     fn the_query_is_appended_in_dtms_order() {
-        let c = call(TransType::Saga, Protocol::Http, "http://h/a?x=1", Purpose::Branch, "{}");
-        assert_eq!(c.url, "http://h/a?x=1&branch_id=01&gid=g+1%2F%C3%BC&op=action&trans_type=saga");
+        let c = call(
+            TransType::Saga,
+            Protocol::Http,
+            "http://h/a?x=1",
+            Purpose::Branch,
+            "{}",
+        );
+        assert_eq!(
+            c.url,
+            "http://h/a?x=1&branch_id=01&gid=g+1%2F%C3%BC&op=action&trans_type=saga"
+        );
         assert!(c.post);
         assert!(c.headers.contains(&("x-foo".to_owned(), "bar".to_owned())));
-        assert!(call(TransType::Saga, Protocol::Http, "http://h/a", Purpose::Branch, "").url.starts_with("http://h/a?branch_id=01&"));
+        assert!(
+            call(
+                TransType::Saga,
+                Protocol::Http,
+                "http://h/a",
+                Purpose::Branch,
+                ""
+            )
+            .url
+            .starts_with("http://h/a?branch_id=01&")
+        );
     }
 
     #[test]
     fn get_without_payload_but_post_for_xa_and_callbacks() {
-        assert!(!call(TransType::Msg, Protocol::Http, "http://h/a", Purpose::CheckBack, "").post);
-        assert!(call(TransType::Xa, Protocol::Http, "http://h/a", Purpose::Branch, "").post);
-        assert!(call(TransType::Workflow, Protocol::Http, "http://h/a", Purpose::Callback, "").post);
+        assert!(
+            !call(
+                TransType::Msg,
+                Protocol::Http,
+                "http://h/a",
+                Purpose::CheckBack,
+                ""
+            )
+            .post
+        );
+        assert!(
+            call(
+                TransType::Xa,
+                Protocol::Http,
+                "http://h/a",
+                Purpose::Branch,
+                ""
+            )
+            .post
+        );
+        assert!(
+            call(
+                TransType::Workflow,
+                Protocol::Http,
+                "http://h/a",
+                Purpose::Callback,
+                ""
+            )
+            .post
+        );
     }
 
     #[test]
     fn json_rpc_puts_the_identity_into_params() {
-        let c = call(TransType::Saga, Protocol::JsonRpc, "http://h/rpc?method=do+it", Purpose::Branch, r#"{"a":1}"#);
+        let c = call(
+            TransType::Saga,
+            Protocol::JsonRpc,
+            "http://h/rpc?method=do+it",
+            Purpose::Branch,
+            r#"{"a":1}"#,
+        );
         let body: Value = serde_json::from_slice(&c.body).expect("JSON");
         assert_eq!(body["method"], "do it");
         assert_eq!(body["params"]["a"], 1);
@@ -235,19 +375,47 @@ mod tests {
 
     #[test]
     fn a_check_back_by_json_rpc_needs_no_payload() {
-        let c = call(TransType::Msg, Protocol::JsonRpc, "http://h/rpc?method=query", Purpose::CheckBack, "");
+        let c = call(
+            TransType::Msg,
+            Protocol::JsonRpc,
+            "http://h/rpc?method=query",
+            Purpose::CheckBack,
+            "",
+        );
         let body: Value = serde_json::from_slice(&c.body).expect("JSON");
         assert_eq!(body["params"]["trans_type"], "msg");
     }
 
     #[test]
     fn urls_nothing_can_call_are_refused() {
-        for bad in ["h:1/pkg.Svc/M", "ftp://h/a", "http://", "http:///a", "http://h/a b", "http://h/\n", "http://:80/", "http://h:99999/", "http://h:x/", "http://[::1]:0/"] {
+        for bad in [
+            "h:1/pkg.Svc/M",
+            "ftp://h/a",
+            "http://",
+            "http:///a",
+            "http://h/a b",
+            "http://h/\n",
+            "http://:80/",
+            "http://h:99999/",
+            "http://h:x/",
+            "http://[::1]:0/",
+        ] {
             assert!(via(Protocol::Http, bad, 2_048).is_err(), "{bad}");
         }
-        assert_eq!(via(Protocol::JsonRpc, "http://h/r?method=a", 2_048).expect("ok"), Via::JsonRpc);
-        assert_eq!(via(Protocol::JsonRpc, "http://h/r", 2_048).expect("ok"), Via::Http);
-        for good in ["http://h:1/", "http://[::1]/", "http://[::1]:80/", "http://u:p@h/"] {
+        assert_eq!(
+            via(Protocol::JsonRpc, "http://h/r?method=a", 2_048).expect("ok"),
+            Via::JsonRpc
+        );
+        assert_eq!(
+            via(Protocol::JsonRpc, "http://h/r", 2_048).expect("ok"),
+            Via::Http
+        );
+        for good in [
+            "http://h:1/",
+            "http://[::1]/",
+            "http://[::1]:80/",
+            "http://u:p@h/",
+        ] {
             assert!(via(Protocol::Http, good, 2_048).is_ok(), "{good}");
         }
         let long = format!("http://h/{}", "a".repeat(2_048 - 9));

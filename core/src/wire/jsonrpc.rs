@@ -38,17 +38,35 @@ pub fn parse(body: &[u8]) -> Result<Frame<'_>, Bad> {
         #[serde(borrow, default)]
         params: Option<&'a RawValue>,
     }
-    let unparsable = |why: String| Bad { status: 400, body: answer("", Some((-32700, format!("Parse json error: {why}"))), Value::Null) };
+    let unparsable = |why: String| Bad {
+        status: 400,
+        body: answer(
+            "",
+            Some((-32700, format!("Parse json error: {why}"))),
+            Value::Null,
+        ),
+    };
     let raw: Raw<'_> = serde_json::from_slice(body).map_err(|e| unparsable(e.to_string()))?;
     let id = match raw.id {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(id)) => id,
-        Some(other) => return Err(unparsable(format!("id must be a non-empty string, it is {other}"))),
+        Some(other) => {
+            return Err(unparsable(format!(
+                "id must be a non-empty string, it is {other}"
+            )));
+        }
     };
     let method = raw.method.unwrap_or_default();
     if id.is_empty() || raw.jsonrpc.as_deref() != Some("2.0") {
         let shown = json!({"method": method, "jsonrpc": raw.jsonrpc.unwrap_or_default(), "params": Value::Null, "id": id});
-        return Err(Bad { status: 200, body: answer(&id, Some((-32600, format!("Bad json request: {shown}"))), Value::Null) });
+        return Err(Bad {
+            status: 200,
+            body: answer(
+                &id,
+                Some((-32600, format!("Bad json request: {shown}"))),
+                Value::Null,
+            ),
+        });
     }
     let params = raw.params.map_or(&b"{}"[..], |p| p.get().as_bytes());
     let params = if params == b"null" { b"{}" } else { params };
@@ -57,7 +75,11 @@ pub fn parse(body: &[u8]) -> Result<Frame<'_>, Bad> {
 
 /// The answer to an unknown method.
 pub fn unknown_method(id: &str, method: &str) -> Value {
-    answer(id, Some((-32601, format!("Method not found: {method}"))), Value::Null)
+    answer(
+        id,
+        Some((-32601, format!("Method not found: {method}"))),
+        Value::Null,
+    )
 }
 
 /// A successful answer.
@@ -67,7 +89,11 @@ pub fn success(id: &str, result: Value) -> Value {
 
 /// A refused or failed one.
 pub fn failure(id: &str, error: &Error) -> Value {
-    answer(id, Some((code(error.kind()), error.message().to_owned())), json!({}))
+    answer(
+        id,
+        Some((code(error.kind()), error.message().to_owned())),
+        json!({}),
+    )
 }
 
 /// The code of each kind (rules.md 2.1).
@@ -87,7 +113,10 @@ pub fn code(kind: ErrorKind) -> i64 {
 }
 
 fn answer(id: &str, error: Option<(i64, String)>, result: Value) -> Value {
-    let error = error.map_or(Value::Null, |(code, message)| json!({"code": code, "message": message}));
+    let error = error.map_or(
+        Value::Null,
+        |(code, message)| json!({"code": code, "message": message}),
+    );
     json!({"error": error, "id": id, "jsonrpc": "2.0", "result": result})
 }
 
@@ -97,12 +126,28 @@ mod tests {
 
     #[test]
     fn frames_need_a_string_id_and_version_2() {
-        let f = parse(br#"{"jsonrpc":"2.0","id":"a","method":"submit","params":{"gid":"g"}}"#).expect("parses");
-        assert_eq!((f.id.as_str(), f.method.as_str(), f.params), ("a", "submit", &br#"{"gid":"g"}"#[..]));
-        assert_eq!(parse(br#"{"jsonrpc":"2.0","id":1,"method":"x"}"#).expect_err("number id").status, 400);
+        let f = parse(br#"{"jsonrpc":"2.0","id":"a","method":"submit","params":{"gid":"g"}}"#)
+            .expect("parses");
+        assert_eq!(
+            (f.id.as_str(), f.method.as_str(), f.params),
+            ("a", "submit", &br#"{"gid":"g"}"#[..])
+        );
+        assert_eq!(
+            parse(br#"{"jsonrpc":"2.0","id":1,"method":"x"}"#)
+                .expect_err("number id")
+                .status,
+            400
+        );
         assert_eq!(parse(b"").expect_err("empty").body["error"]["code"], -32700);
         let bad = parse(br#"{"jsonrpc":"1.0","id":"a","method":"newGid"}"#).expect_err("version");
-        assert_eq!((bad.status, bad.body["error"]["code"].as_i64(), bad.body["id"].as_str()), (200, Some(-32600), Some("a")));
+        assert_eq!(
+            (
+                bad.status,
+                bad.body["error"]["code"].as_i64(),
+                bad.body["id"].as_str()
+            ),
+            (200, Some(-32600), Some("a"))
+        );
     }
 
     #[test]
@@ -112,6 +157,9 @@ mod tests {
             failure("a", &e).to_string(),
             r#"{"error":{"code":-32901,"message":"no FAILURE"},"id":"a","jsonrpc":"2.0","result":{}}"#
         );
-        assert_eq!(success("a", Value::Null).to_string(), r#"{"error":null,"id":"a","jsonrpc":"2.0","result":null}"#);
+        assert_eq!(
+            success("a", Value::Null).to_string(),
+            r#"{"error":null,"id":"a","jsonrpc":"2.0","result":null}"#
+        );
     }
 }

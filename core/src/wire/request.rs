@@ -69,7 +69,9 @@ impl GlobalRequest {
     pub fn options(&self, limits: &Limits) -> Result<Options, Error> {
         let number = |field: &str, n: i64| match u64::try_from(n) {
             Ok(n) if n <= MAX_SECONDS => Ok(n),
-            _ => Err(Error::invalid(format!("{field} is {n}: it must be between 0 and {MAX_SECONDS}"))),
+            _ => Err(Error::invalid(format!(
+                "{field} is {n}: it must be between 0 and {MAX_SECONDS}"
+            ))),
         };
         check_headers(&self.branch_headers, limits)?;
         Ok(Options {
@@ -86,19 +88,30 @@ impl GlobalRequest {
 
 fn check_headers(headers: &BTreeMap<String, String>, limits: &Limits) -> Result<(), Error> {
     if headers.len() > limits.headers {
-        return Err(Error::invalid(format!("branch_headers has {} headers, the limit is {}", headers.len(), limits.headers)));
+        return Err(Error::invalid(format!(
+            "branch_headers has {} headers, the limit is {}",
+            headers.len(),
+            limits.headers
+        )));
     }
     let bytes: usize = headers.iter().map(|(k, v)| k.len() + v.len()).sum();
     if bytes > limits.header_bytes {
-        return Err(Error::invalid(format!("branch_headers has {bytes} bytes, the limit is {}", limits.header_bytes)));
+        return Err(Error::invalid(format!(
+            "branch_headers has {bytes} bytes, the limit is {}",
+            limits.header_bytes
+        )));
     }
     for (name, value) in headers {
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         if name.is_empty() || !name.bytes().all(token) {
-            return Err(Error::invalid(format!("branch_headers: {name:?} is no header name that can be sent")));
+            return Err(Error::invalid(format!(
+                "branch_headers: {name:?} is no header name that can be sent"
+            )));
         }
         if value.bytes().any(|b| (b < 0x20 && b != b'\t') || b == 0x7f) {
-            return Err(Error::invalid(format!("branch_headers: the value of {name:?} holds characters that cannot be sent")));
+            return Err(Error::invalid(format!(
+                "branch_headers: the value of {name:?} holds characters that cannot be sent"
+            )));
         }
     }
     Ok(())
@@ -116,7 +129,11 @@ pub struct BranchRequest {
 impl BranchRequest {
     /// Decodes an HTTP body.
     pub fn from_json(body: &[u8]) -> Result<BranchRequest, Error> {
-        serde_json::from_slice(body).map_err(|e| Error::invalid(format!("malformed registerBranch, it takes a flat map of strings: {e}")))
+        serde_json::from_slice(body).map_err(|e| {
+            Error::invalid(format!(
+                "malformed registerBranch, it takes a flat map of strings: {e}"
+            ))
+        })
     }
 
     /// A field, empty if it was not sent.
@@ -129,7 +146,10 @@ impl<'de> Deserialize<'de> for BranchRequest {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let Strings(mut fields) = Strings::deserialize(d)?;
         let data = fields.remove("data").unwrap_or_default();
-        Ok(BranchRequest { fields, data: Bytes::from(data) })
+        Ok(BranchRequest {
+            fields,
+            data: Bytes::from(data),
+        })
     }
 }
 
@@ -147,7 +167,9 @@ impl<'de> Deserialize<'de> for Strings {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strings, A::Error> {
                 let mut out = BTreeMap::new();
                 while let Some(key) = map.next_key::<String>()? {
-                    let value: Option<String> = map.next_value().map_err(|e| A::Error::custom(format!("{key}: {e}")))?;
+                    let value: Option<String> = map
+                        .next_value()
+                        .map_err(|e| A::Error::custom(format!("{key}: {e}")))?;
                     if let Some(value) = value {
                         out.insert(key, value);
                     }
@@ -157,7 +179,9 @@ impl<'de> Deserialize<'de> for Strings {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strings, A::Error> {
                 match seq.next_element::<IgnoredAny>()? {
                     None => Ok(Strings(BTreeMap::new())),
-                    Some(_) => Err(A::Error::custom("invalid type: list, expected a map of strings")),
+                    Some(_) => Err(A::Error::custom(
+                        "invalid type: list, expected a map of strings",
+                    )),
                 }
             }
         }
@@ -170,7 +194,9 @@ struct Text(Bytes);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Ok(Text(Bytes::from(Option::<String>::deserialize(d)?.unwrap_or_default())))
+        Ok(Text(Bytes::from(
+            Option::<String>::deserialize(d)?.unwrap_or_default(),
+        )))
     }
 }
 
@@ -208,16 +234,28 @@ impl<'de> Deserialize<'de> for GlobalRequest {
                 f.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<GlobalRequest, A::Error> {
-                fn value<'de, A: MapAccess<'de>, T: Deserialize<'de> + Default>(map: &mut A, field: &str) -> Result<T, A::Error> {
-                    map.next_value::<OrDefault<T>>().map(|v| v.0).map_err(|e| A::Error::custom(format!("{field}: {e}")))
+                fn value<'de, A: MapAccess<'de>, T: Deserialize<'de> + Default>(
+                    map: &mut A,
+                    field: &str,
+                ) -> Result<T, A::Error> {
+                    map.next_value::<OrDefault<T>>()
+                        .map(|v| v.0)
+                        .map_err(|e| A::Error::custom(format!("{field}: {e}")))
                 }
-                fn strings<'de, A: MapAccess<'de>>(map: &mut A, field: &str) -> Result<BTreeMap<String, String>, A::Error> {
+                fn strings<'de, A: MapAccess<'de>>(
+                    map: &mut A,
+                    field: &str,
+                ) -> Result<BTreeMap<String, String>, A::Error> {
                     let v: Option<Strings> = value(map, field)?;
                     Ok(v.map(|s| s.0).unwrap_or_default())
                 }
                 let mut r = GlobalRequest::default();
                 while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-                    let lower = if key.bytes().any(|b| b.is_ascii_uppercase()) { key.to_ascii_lowercase() } else { key.into_owned() };
+                    let lower = if key.bytes().any(|b| b.is_ascii_uppercase()) {
+                        key.to_ascii_lowercase()
+                    } else {
+                        key.into_owned()
+                    };
                     let k = lower.as_str();
                     match k {
                         "gid" => r.gid = value(&mut map, k)?,
@@ -266,7 +304,10 @@ mod tests {
             br#"{"GID":"g","Trans_Type":"saga","steps":[{"action":"http://a","compensate":null}],"payloads":["{}"],"subType":"x","passthrough_headers":[],"branch_headers":[],"wait_result":null,"rollback_reason":null,"retry_limit":2,"req_extra":null}"#,
         )
         .expect("decodes");
-        assert_eq!((r.gid.as_str(), r.trans_type.as_str(), r.times.retry_limit), ("g", "saga", 2));
+        assert_eq!(
+            (r.gid.as_str(), r.trans_type.as_str(), r.times.retry_limit),
+            ("g", "saga", 2)
+        );
         assert_eq!(r.steps[0].get("compensate"), None);
         assert_eq!(r.payloads, vec![Bytes::from("{}")]);
         assert!(r.branch_headers.is_empty() && !r.wait_result);
@@ -292,25 +333,77 @@ mod tests {
     #[test]
     fn negative_times_and_unsendable_headers_are_refused() {
         let limits = Limits::default();
-        let refused = |body: &str| GlobalRequest::from_json(body.as_bytes()).expect("types are right").options(&limits).expect_err(body);
-        assert!(refused(r#"{"retry_interval":-5}"#).message().contains("retry_interval is -5"));
-        assert!(refused(r#"{"timeout_to_fail":2147483648}"#).message().contains("timeout_to_fail"));
-        assert!(refused(r#"{"branch_headers":{"a b":"c"}}"#).message().contains("header name"));
-        assert!(refused("{\"branch_headers\":{\"a\":\"x\\ny\"}}").message().contains("cannot be sent"));
-        let many: Vec<String> = (0..=limits.headers).map(|i| format!("\"h{i}\":\"v\"")).collect();
-        assert!(refused(&format!("{{\"branch_headers\":{{{}}}}}", many.join(","))).message().contains("65 headers"));
-        let at_limit: Vec<String> = (0..limits.headers).map(|i| format!("\"h{i}\":\"v\"")).collect();
+        let refused = |body: &str| {
+            GlobalRequest::from_json(body.as_bytes())
+                .expect("types are right")
+                .options(&limits)
+                .expect_err(body)
+        };
+        assert!(
+            refused(r#"{"retry_interval":-5}"#)
+                .message()
+                .contains("retry_interval is -5")
+        );
+        assert!(
+            refused(r#"{"timeout_to_fail":2147483648}"#)
+                .message()
+                .contains("timeout_to_fail")
+        );
+        assert!(
+            refused(r#"{"branch_headers":{"a b":"c"}}"#)
+                .message()
+                .contains("header name")
+        );
+        assert!(
+            refused("{\"branch_headers\":{\"a\":\"x\\ny\"}}")
+                .message()
+                .contains("cannot be sent")
+        );
+        let many: Vec<String> = (0..=limits.headers)
+            .map(|i| format!("\"h{i}\":\"v\""))
+            .collect();
+        assert!(
+            refused(&format!("{{\"branch_headers\":{{{}}}}}", many.join(",")))
+                .message()
+                .contains("65 headers")
+        );
+        let at_limit: Vec<String> = (0..limits.headers)
+            .map(|i| format!("\"h{i}\":\"v\""))
+            .collect();
         let body = format!("{{\"branch_headers\":{{{}}}}}", at_limit.join(","));
-        assert!(GlobalRequest::from_json(body.as_bytes()).expect("types").options(&limits).is_ok());
+        assert!(
+            GlobalRequest::from_json(body.as_bytes())
+                .expect("types")
+                .options(&limits)
+                .is_ok()
+        );
         let fat = |n: usize| format!("{{\"branch_headers\":{{\"h\":\"{}\"}}}}", "v".repeat(n));
-        assert!(refused(&fat(limits.header_bytes)).message().contains("bytes"));
-        assert!(GlobalRequest::from_json(fat(limits.header_bytes - 1).as_bytes()).expect("types").options(&limits).is_ok());
+        assert!(
+            refused(&fat(limits.header_bytes))
+                .message()
+                .contains("bytes")
+        );
+        assert!(
+            GlobalRequest::from_json(fat(limits.header_bytes - 1).as_bytes())
+                .expect("types")
+                .options(&limits)
+                .is_ok()
+        );
     }
 
     #[test]
     fn register_branch_takes_strings_only() {
-        let b = BranchRequest::from_json(br#"{"gid":"g","data":"{}","cancel":null}"#).expect("decodes");
-        assert_eq!((b.get("gid"), b.get("cancel"), &b.data[..]), ("g", "", &b"{}"[..]));
-        assert!(BranchRequest::from_json(br#"{"gid":"g","data":1}"#).expect_err("number").message().contains("data"));
+        let b =
+            BranchRequest::from_json(br#"{"gid":"g","data":"{}","cancel":null}"#).expect("decodes");
+        assert_eq!(
+            (b.get("gid"), b.get("cancel"), &b.data[..]),
+            ("g", "", &b"{}"[..])
+        );
+        assert!(
+            BranchRequest::from_json(br#"{"gid":"g","data":1}"#)
+                .expect_err("number")
+                .message()
+                .contains("data")
+        );
     }
 }

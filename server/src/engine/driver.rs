@@ -4,8 +4,7 @@
 use super::Engine;
 use super::mailbox::{Answer, Mailbox, Message};
 use crate::store::{Saved, StoreError, store_error};
-use amends::coordinator::{Call, CallId, Effects, Input, Request, Transaction, Wait, When, step};
-use amends::wire::call::{HttpCall, Target, host};
+use amends::coordinator::{CallId, Effects, Input, Request, Transaction, Wait, When, step};
 use amends::{Error, Millis, Outcome, Status, TransType};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
@@ -22,7 +21,11 @@ const SLOT_WAIT_MS: Millis = 60_000;
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) enum Event {
-    Ask { request: Request, wait: bool, answer: Answer },
+    Ask {
+        request: Request,
+        wait: bool,
+        answer: Answer,
+    },
     Result(CallId, Outcome),
     /// A result that was stepped before, and then a save was lost.
     Again(CallId, Outcome),
@@ -42,7 +45,7 @@ pub(super) struct Driver<'e> {
     pub(super) engine: &'e Arc<Engine>,
     mailbox: &'e Mailbox,
     pub(super) tx: Box<Transaction>,
-    calls: FuturesUnordered<BoxFuture<'e, (CallId, Outcome)>>,
+    pub(super) calls: FuturesUnordered<BoxFuture<'e, (CallId, Outcome)>>,
     saves: FuturesOrdered<BoxFuture<'e, (u64, Result<Saved, StoreError>)>>,
     /// Events that came while a save was awaited, in order.
     pub(super) inbox: VecDeque<Event>,
@@ -56,7 +59,7 @@ pub(super) struct Driver<'e> {
     late_at: Option<Millis>,
     pub(super) wake_at: Option<Millis>,
     /// A call found no free slot.
-    queued: bool,
+    pub(super) queued: bool,
     /// There is no room for it: its calls wait for its turn.
     pub(super) guest: bool,
     pub(super) counted_end: bool,
@@ -65,7 +68,11 @@ pub(super) struct Driver<'e> {
 }
 
 impl<'e> Driver<'e> {
-    pub(super) fn new(engine: &'e Arc<Engine>, mailbox: &'e Mailbox, tx: Box<Transaction>) -> Box<Driver<'e>> {
+    pub(super) fn new(
+        engine: &'e Arc<Engine>,
+        mailbox: &'e Mailbox,
+        tx: Box<Transaction>,
+    ) -> Box<Driver<'e>> {
         let mut driver = Box::new(Driver {
             engine,
             mailbox,
@@ -95,7 +102,10 @@ impl<'e> Driver<'e> {
             return;
         }
         for answer in early.remove(self.tx.gid()).unwrap_or_default() {
-            self.watchers.push((Wait::new(false, &self.tx, self.engine.now(), &self.engine.policy), answer));
+            self.watchers.push((
+                Wait::new(false, &self.tx, self.engine.now(), &self.engine.policy),
+                answer,
+            ));
         }
     }
 
@@ -117,7 +127,17 @@ impl<'e> Driver<'e> {
         }
         loop {
             match self.mailbox.take() {
-                Some(Message::Ask { request, wait, answer }) => return Event::Ask { request, wait, answer },
+                Some(Message::Ask {
+                    request,
+                    wait,
+                    answer,
+                }) => {
+                    return Event::Ask {
+                        request,
+                        wait,
+                        answer,
+                    };
+                }
                 Some(Message::Wake) => {
                     // It was claimed for a driver that goes on instead, which knows more.
                     self.mailbox.take_claimed();
@@ -125,8 +145,17 @@ impl<'e> Driver<'e> {
                 }
                 None => {}
             }
-            let until = [self.late_at, self.wake_at, self.watchers.iter().map(|(w, _)| w.until).min()].into_iter().flatten().min();
-            let pause = until.map(|at| Duration::from_millis(u64::try_from(at - self.engine.now()).unwrap_or(0)));
+            let until = [
+                self.late_at,
+                self.wake_at,
+                self.watchers.iter().map(|(w, _)| w.until).min(),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            let pause = until.map(|at| {
+                Duration::from_millis(u64::try_from(at - self.engine.now()).unwrap_or(0))
+            });
             tokio::select! {
                 biased;
                 Some((seq, result)) = self.saves.next(), if !self.saves.is_empty() => return Event::Saved(seq, result),
@@ -162,7 +191,11 @@ impl<'e> Driver<'e> {
                 // All calls that are due were made now: a slot that is still set aside is of no use here.
                 self.engine.give_back(self.tx.gid());
             }
-            Event::Ask { request, wait, answer } => Box::pin(self.ask(request, wait, answer)).await,
+            Event::Ask {
+                request,
+                wait,
+                answer,
+            } => Box::pin(self.ask(request, wait, answer)).await,
         }
     }
 
@@ -175,7 +208,11 @@ impl<'e> Driver<'e> {
         let abort = matches!(request, Request::Abort { .. });
         // Who waits for the result is worth exceeding the limit.
         self.guest &= !wait;
-        match step(&mut self.tx, Input::Request(request.clone()), &self.engine.env()) {
+        match step(
+            &mut self.tx,
+            Input::Request(request.clone()),
+            &self.engine.env(),
+        ) {
             Err(e) => {
                 let _ = answer.send(Err(e));
             }
@@ -184,7 +221,11 @@ impl<'e> Driver<'e> {
                 // A conflict never reaches a client: decide again on what is stored (architecture 5).
                 Err(Lost::Conflict) => {
                     Box::pin(self.recover(Lost::Conflict)).await;
-                    self.inbox.push_back(Event::Ask { request, wait, answer });
+                    self.inbox.push_back(Event::Ask {
+                        request,
+                        wait,
+                        answer,
+                    });
                 }
                 Err(Lost::Refused(e)) => {
                     let _ = answer.send(Err(store_error(e.clone())));
@@ -198,8 +239,14 @@ impl<'e> Driver<'e> {
     pub(super) fn accepted(&mut self, wait: bool, abort: bool, answer: Answer) {
         let tx = &self.tx;
         let wait = wait || (abort && tx.definition().options.wait_result);
-        if wait && tx.trans_type() != TransType::Workflow && !(abort && tx.trans_type() == TransType::Msg) {
-            self.watchers.push((Wait::new(abort, tx, self.engine.now(), &self.engine.policy), answer));
+        if wait
+            && tx.trans_type() != TransType::Workflow
+            && !(abort && tx.trans_type() == TransType::Msg)
+        {
+            self.watchers.push((
+                Wait::new(abort, tx, self.engine.now(), &self.engine.policy),
+                answer,
+            ));
         } else {
             let _ = answer.send(Ok(()));
         }
@@ -209,14 +256,21 @@ impl<'e> Driver<'e> {
         if self.watchers.is_empty() {
             return;
         }
-        let (now, stopping) = (self.engine.now(), self.engine.stopping() && self.calls.is_empty());
+        let (now, stopping) = (
+            self.engine.now(),
+            self.engine.stopping() && self.calls.is_empty(),
+        );
         for (mut wait, answer) in std::mem::take(&mut self.watchers) {
             if stopping {
                 wait.until = now;
             }
             // It goes on as soon as there is a slot, or with what is still to be decided on.
             let goes_on = (self.queued || !self.inbox.is_empty()) && now < wait.until;
-            match if goes_on { None } else { wait.answer(&self.tx, now, &self.engine.policy) } {
+            match if goes_on {
+                None
+            } else {
+                wait.answer(&self.tx, now, &self.engine.policy)
+            } {
                 Some(result) => {
                     let _ = answer.send(result);
                 }
@@ -227,7 +281,9 @@ impl<'e> Driver<'e> {
 
     pub(super) async fn step_and_carry_out(&mut self, input: Input) {
         // Only requests are refused.
-        let Ok(fx) = step(&mut self.tx, input, &self.engine.env()) else { return };
+        let Ok(fx) = step(&mut self.tx, input, &self.engine.env()) else {
+            return;
+        };
         if let Err(lost) = self.carry_out(fx).await {
             Box::pin(self.recover(lost)).await;
         }
@@ -264,7 +320,8 @@ impl<'e> Driver<'e> {
         self.built = seq;
         self.late_at = None;
         let saved = self.engine.store.save(self.tx.gid().clone(), save);
-        self.saves.push_back(Box::pin(async move { (seq, saved.await) }));
+        self.saves
+            .push_back(Box::pin(async move { (seq, saved.await) }));
     }
 
     fn saved(&mut self, seq: u64, result: Result<Saved, StoreError>) -> Result<(), Lost> {
@@ -300,12 +357,19 @@ impl<'e> Driver<'e> {
         self.saves.clear();
         self.late_at = None;
         if let Lost::Refused(e) = lost {
-            self.engine.warn(self.tx.gid(), &format!("a write was refused, it is tried again: {e}"));
+            self.engine.warn(
+                self.tx.gid(),
+                &format!("a write was refused, it is tried again: {e}"),
+            );
             tokio::time::sleep(STORE_PAUSE).await;
         }
         loop {
             match self.engine.store.claim(self.tx.gid()).await {
-                Ok(Some(record)) => match self.tx.reload(&record, &self.engine.policy, self.facts.iter().map(|(_, id, _)| *id)) {
+                Ok(Some(record)) => match self.tx.reload(
+                    &record,
+                    &self.engine.policy,
+                    self.facts.iter().map(|(_, id, _)| *id),
+                ) {
                     Ok(tx) => {
                         *self.tx = tx;
                         break;
@@ -314,7 +378,8 @@ impl<'e> Driver<'e> {
                 },
                 Ok(None) => self.engine.warn(self.tx.gid(), "the record is gone"),
                 Err(e) => {
-                    self.engine.warn(self.tx.gid(), &format!("the record cannot be read: {e}"));
+                    self.engine
+                        .warn(self.tx.gid(), &format!("the record cannot be read: {e}"));
                     self.turn_away(&store_error(e));
                 }
             }
@@ -340,52 +405,6 @@ impl<'e> Driver<'e> {
         }
     }
 
-    pub(super) fn make_calls(&mut self, calls: Vec<Call>) {
-        self.queued = false;
-        let held = self.engine.stopping() || self.guest;
-        for call in calls {
-            if held || !self.send(&call) {
-                self.tx.withdraw(call.id);
-                self.queued |= !held;
-            }
-            if held {
-                // Nobody else knows that it is due: its turn, or the next start, makes it.
-                self.tx.look_by(self.engine.now());
-            }
-        }
-    }
-
-    /// Sends a call if there is a slot for it.
-    fn send(&mut self, call: &Call) -> bool {
-        use crate::dispatch::slots::Acquire;
-        let engine = self.engine;
-        let permit = match engine.slots.try_acquire(host(&call.url), self.tx.gid()) {
-            Acquire::Granted(permit) => permit,
-            Acquire::Queued => return false,
-        };
-        let def = self.tx.definition();
-        let target = Target {
-            gid: &def.gid,
-            trans_type: def.trans_type,
-            protocol: def.protocol,
-            branch_id: &call.branch_id,
-            op: &call.op,
-            url: &call.url,
-            purpose: call.purpose,
-        };
-        let timeout = engine.policy.call_timeout(&def.options);
-        let request = HttpCall::new(&target, &call.payload, &def.options.branch_headers, timeout, &engine.policy.compat);
-        let sent = engine.transport.call(request);
-        let id = call.id;
-        let host = host(&call.url).to_owned();
-        self.calls.push(Box::pin(async move {
-            let reply = sent.await;
-            engine.freed(Some(&host), engine.slots.release(permit, reply.unreachable));
-            (id, reply.outcome)
-        }));
-        true
-    }
-
     /// Ends the driver if nothing is to be done soon: lets go with everything that is known, so that the record is exact
     /// (rules.md 1.2). Says whether it ended.
     async fn rest(&mut self) -> bool {
@@ -395,7 +414,9 @@ impl<'e> Driver<'e> {
         let stopping = self.engine.stopping();
         let ended = self.tx.status().is_final();
         if !ended && !stopping {
-            let soon = self.wake_at.is_some_and(|at| at <= self.engine.now() + STAY_MS);
+            let soon = self
+                .wake_at
+                .is_some_and(|at| at <= self.engine.now() + STAY_MS);
             if soon || !self.watchers.is_empty() {
                 return false;
             }
@@ -415,7 +436,11 @@ impl<'e> Driver<'e> {
         match self.durable(self.built).await {
             Ok(()) => {
                 let (tx, now) = (&self.tx, self.engine.now());
-                self.engine.metrics.process(tx.trans_type(), tx.status() != Status::Failed, now - tx.state().created);
+                self.engine.metrics.process(
+                    tx.trans_type(),
+                    tx.status() != Status::Failed,
+                    now - tx.state().created,
+                );
                 if let Some(due) = due {
                     self.engine.timer.hint(due);
                 }

@@ -38,7 +38,12 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     pub(super) fn new(first: Option<Message>, guest: bool) -> Mailbox {
-        Mailbox { queue: Mutex::new(first.into_iter().collect()), claimed: Mutex::default(), guest, bell: Notify::new() }
+        Mailbox {
+            queue: Mutex::new(first.into_iter().collect()),
+            claimed: Mutex::default(),
+            guest,
+            bell: Notify::new(),
+        }
     }
 
     /// Hands over a record that was claimed while the driver was there.

@@ -2,6 +2,7 @@
 //!
 //! It carries out what [`amends::coordinator::step`] says, in the order of durability that the effects name, and decides nothing.
 
+mod calls;
 mod driver;
 mod mailbox;
 mod observe;
@@ -125,9 +126,16 @@ impl Engine {
     pub fn gauge(&self) {
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         self.metrics.driven.set(count(self.driven()));
-        self.metrics.calls_in_flight.set(count(self.calls_in_flight()));
+        self.metrics
+            .calls_in_flight
+            .set(count(self.calls_in_flight()));
         self.metrics.calls_waiting.set(count(self.slots.waiting()));
-        self.metrics.attention.set(count(self.attention.lock().unwrap_or_else(PoisonError::into_inner).len()));
+        self.metrics.attention.set(count(
+            self.attention
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .len(),
+        ));
     }
 
     /// A new gid.
@@ -180,12 +188,18 @@ impl Engine {
     }
 
     fn env(&self) -> Env<'_> {
-        Env { now: self.now(), policy: &self.policy, random: self.random() }
+        Env {
+            now: self.now(),
+            policy: &self.policy,
+            random: self.random(),
+        }
     }
 
     /// The next random number, for jitter (splitmix64).
     fn random(&self) -> u64 {
-        let mut z = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mut z = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -209,8 +223,15 @@ impl Engine {
     }
 
     /// Starts a driver; the caller holds the lock and has seen that there is none.
-    fn spawn(self: &Arc<Self>, drivers: &mut HashMap<Gid, Arc<Mailbox>>, gid: Gid, start: Start, first: Option<Message>) {
-        let guest = matches!(first, Some(Message::Ask { .. })) && drivers.len() >= self.in_flight_max;
+    fn spawn(
+        self: &Arc<Self>,
+        drivers: &mut HashMap<Gid, Arc<Mailbox>>,
+        gid: Gid,
+        start: Start,
+        first: Option<Message>,
+    ) {
+        let guest =
+            matches!(first, Some(Message::Ask { .. })) && drivers.len() >= self.in_flight_max;
         let mailbox = Arc::new(Mailbox::new(first, guest));
         drivers.insert(gid.clone(), mailbox.clone());
         tokio::spawn(start::run(self.clone(), gid, mailbox, start));
@@ -251,7 +272,9 @@ impl Engine {
 
     /// Reads a record that a request only looks at.
     async fn read(&self, gid: &Gid) -> Result<Option<Transaction>, Error> {
-        let Some(mut record) = self.store.load(gid).await.map_err(store_error)? else { return Ok(None) };
+        let Some(mut record) = self.store.load(gid).await.map_err(store_error)? else {
+            return Ok(None);
+        };
         // It is not driven from this copy: nothing is to be marked on it.
         record.exact = true;
         Transaction::load(&record, self.now(), &self.policy).map(Some)

@@ -18,18 +18,36 @@ impl Driver<'_> {
             CallId::Root => (ROOT_BRANCH, &Op::MSG),
             CallId::Row(i) => (tx.rows()[i].branch_id.as_str(), &tx.rows()[i].op),
         };
-        self.engine.metrics.branch(tx.trans_type(), branch_id, op, outcome);
+        self.engine
+            .metrics
+            .branch(tx.trans_type(), branch_id, op, outcome);
         if let Outcome::Error(text) | Outcome::Failure(text) = outcome {
-            let what = if matches!(outcome, Outcome::Error(_)) { "failed" } else { "was refused" };
+            let what = if matches!(outcome, Outcome::Error(_)) {
+                "failed"
+            } else {
+                "was refused"
+            };
             let text = cut(text, TEXT_MAX);
-            self.engine.info(tx.gid(), &format!("branch {branch_id} {op} {what}: {text}"));
+            self.engine
+                .info(tx.gid(), &format!("branch {branch_id} {op} {what}: {text}"));
         }
     }
 
     pub(super) fn alert(&self, alert: Alert) {
         let gid = self.tx.gid().clone();
-        let Alert { branch, error, retry_count, status } = alert;
-        self.engine.alerts.send(crate::alert::Alert { branch, error, gid, retry_count, status });
+        let Alert {
+            branch,
+            error,
+            retry_count,
+            status,
+        } = alert;
+        self.engine.alerts.send(crate::alert::Alert {
+            branch,
+            error,
+            gid,
+            retry_count,
+            status,
+        });
     }
 
     /// Keeps the set of those that want attention (rules.md 4.3).
@@ -37,8 +55,16 @@ impl Driver<'_> {
         let marked = self.tx.state().attention;
         if marked != self.marked {
             self.marked = marked;
-            let mut all = self.engine.attention.lock().unwrap_or_else(PoisonError::into_inner);
-            if marked { all.insert(self.tx.gid().clone()) } else { all.remove(self.tx.gid()) };
+            let mut all = self
+                .engine
+                .attention
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if marked {
+                all.insert(self.tx.gid().clone())
+            } else {
+                all.remove(self.tx.gid())
+            };
         }
     }
 
@@ -50,9 +76,17 @@ impl Driver<'_> {
         }
         self.counted_end = true;
         let forced = self.tx.state().forced.is_some();
-        self.engine.metrics.finished(self.tx.trans_type(), status, forced);
+        self.engine
+            .metrics
+            .finished(self.tx.trans_type(), status, forced);
         if status == Status::Failed {
-            self.engine.info(self.tx.gid(), &format!("ended as failed: {}", cut(&self.tx.state().reason, TEXT_MAX)));
+            self.engine.info(
+                self.tx.gid(),
+                &format!(
+                    "ended as failed: {}",
+                    cut(&self.tx.state().reason, TEXT_MAX)
+                ),
+            );
         }
     }
 }

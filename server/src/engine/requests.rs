@@ -1,8 +1,8 @@
 //! What front ends ask of the engine. Each of these may be dropped by its caller at any time: what it started goes on.
 
-use super::start::{Start, resubmit};
-use super::mailbox::{Answer, Message};
 use super::Engine;
+use super::mailbox::{Answer, Message};
+use super::start::{Start, resubmit};
 use crate::store::{Append, Appended, Created, Filter, store_error};
 use amends::coordinator::{Input, Request, Transaction, admit, refused, step};
 use amends::wire::request::{BranchRequest, GlobalRequest};
@@ -26,22 +26,33 @@ impl Engine {
             return step(&mut tx, Input::Request(Request::Prepare), &self.env()).map(|_| ());
         }
         if unasked {
-            return Err(Error::invalid("query_prepared is empty: a message that is prepared needs a URL to ask whether to deliver it"));
+            return Err(Error::invalid(
+                "query_prepared is empty: a message that is prepared needs a URL to ask whether to deliver it",
+            ));
         }
         let def = self.define(&req).await?;
         if def.trans_type == TransType::Workflow {
             return Err(Error::invalid("a workflow is prepared by prepareWorkflow"));
         }
-        match self.store_prepared(&mut Transaction::new(def, Status::Prepared, self.now())).await? {
+        match self
+            .store_prepared(&mut Transaction::new(def, Status::Prepared, self.now()))
+            .await?
+        {
             None => Ok(()),
-            Some(mut stored) => step(&mut stored, Input::Request(Request::Prepare), &self.env()).map(|_| ()),
+            Some(mut stored) => {
+                step(&mut stored, Input::Request(Request::Prepare), &self.env()).map(|_| ())
+            }
         }
     }
 
     /// Checks a request that may be stored, its topics resolved.
     async fn define(&self, req: &GlobalRequest) -> Result<amends::coordinator::Definition, Error> {
         let names: Vec<&str> = admit::topics(req).collect();
-        let subscribers = if names.is_empty() { Default::default() } else { self.topics.resolve(&names).await? };
+        let subscribers = if names.is_empty() {
+            Default::default()
+        } else {
+            self.topics.resolve(&names).await?
+        };
         admit::define(req, &subscribers, &self.policy.limits)
     }
 
@@ -55,7 +66,12 @@ impl Engine {
         }
         let (_, save) = tx.take_save(false);
         let due = save.index.due;
-        match self.store.create(tx.gid().clone(), save).await.map_err(store_error)? {
+        match self
+            .store
+            .create(tx.gid().clone(), save)
+            .await
+            .map_err(store_error)?
+        {
             Created::New => {
                 if let Some(due) = due {
                     self.timer.hint(due);
@@ -85,29 +101,69 @@ impl Engine {
         let def = match self.define(&req).await {
             Ok(def) => def,
             // The steps come from what is stored (rules.md 2.2), so that those of this request need not make sense.
-            Err(e) => return if self.read(&gid).await?.is_some() { self.resubmit(&gid, trans_type, &req).await } else { Err(e) },
+            Err(e) => {
+                return if self.read(&gid).await?.is_some() {
+                    self.resubmit(&gid, trans_type, &req).await
+                } else {
+                    Err(e)
+                };
+            }
         };
         let tx = Transaction::new(def, Status::Submitted, self.now());
         let (answer, answered) = oneshot::channel();
         match self.drive_new(tx, req.wait_result, answer) {
             None => received(answered).await,
-            Some((tx, answer)) => self.store_for_later(*tx, req.wait_result, answer, answered).await,
+            Some((tx, answer)) => {
+                self.store_for_later(*tx, req.wait_result, answer, answered)
+                    .await
+            }
         }
     }
 
     /// Submits what is stored; of the request only what may replace something counts.
-    async fn resubmit(self: &Arc<Self>, gid: &Gid, trans_type: TransType, req: &GlobalRequest) -> Result<(), Error> {
-        let options = Box::new(Options { wait_result: false, ..req.options(&self.policy.limits)? });
-        self.ask(gid, Request::Submit { trans_type, options, custom_data: req.custom_data.clone() }, req.wait_result).await
+    async fn resubmit(
+        self: &Arc<Self>,
+        gid: &Gid,
+        trans_type: TransType,
+        req: &GlobalRequest,
+    ) -> Result<(), Error> {
+        let options = Box::new(Options {
+            wait_result: false,
+            ..req.options(&self.policy.limits)?
+        });
+        self.ask(
+            gid,
+            Request::Submit {
+                trans_type,
+                options,
+                custom_data: req.custom_data.clone(),
+            },
+            req.wait_result,
+        )
+        .await
     }
 
     /// Drives a new transaction, or hands the submit to who drives its gid. Gives it back where there is no room.
-    fn drive_new(self: &Arc<Self>, tx: Transaction, wait: bool, answer: Answer) -> Option<(Box<Transaction>, Answer)> {
+    fn drive_new(
+        self: &Arc<Self>,
+        tx: Transaction,
+        wait: bool,
+        answer: Answer,
+    ) -> Option<(Box<Transaction>, Answer)> {
         let mut drivers = self.drivers();
         match drivers.get(tx.gid()) {
-            Some(mailbox) => mailbox.post(Message::Ask { request: resubmit(&tx), wait, answer }),
+            Some(mailbox) => mailbox.post(Message::Ask {
+                request: resubmit(&tx),
+                wait,
+                answer,
+            }),
             None if drivers.len() < self.in_flight_max && !self.stopping() => {
-                self.spawn(&mut drivers, tx.gid().clone(), Start::New(Box::new(tx), wait, answer), None);
+                self.spawn(
+                    &mut drivers,
+                    tx.gid().clone(),
+                    Start::New(Box::new(tx), wait, answer),
+                    None,
+                );
             }
             None => return Some((Box::new(tx), answer)),
         }
@@ -115,9 +171,18 @@ impl Engine {
     }
 
     /// There is no room: stores what is new, to be driven when there is. A wait goes on beyond the limit, to its end (rules.md 4.5).
-    async fn store_for_later(self: &Arc<Self>, mut tx: Transaction, wait: bool, answer: Answer, answered: Answered) -> Result<(), Error> {
+    async fn store_for_later(
+        self: &Arc<Self>,
+        mut tx: Transaction,
+        wait: bool,
+        answer: Answer,
+        answered: Answered,
+    ) -> Result<(), Error> {
         if self.stopping() {
-            return Err(Error::new(ErrorKind::Unavailable, "the server is shutting down"));
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "the server is shutting down",
+            ));
         }
         let gid = tx.gid().clone();
         let request = resubmit(&tx);
@@ -135,10 +200,12 @@ impl Engine {
                 };
             }
             let longest = Duration::from_millis(longest.max(0) as u64);
-            return tokio::time::timeout(longest, received(answered)).await.unwrap_or_else(|_| {
-                self.forget_early(&gid);
-                Err(waits_for_its_turn())
-            });
+            return tokio::time::timeout(longest, received(answered))
+                .await
+                .unwrap_or_else(|_| {
+                    self.forget_early(&gid);
+                    Err(waits_for_its_turn())
+                });
         }
         match self.store_prepared(&mut tx).await? {
             None => Ok(()),
@@ -160,7 +227,14 @@ impl Engine {
     /// Asks a stored transaction.
     async fn ask(self: &Arc<Self>, gid: &Gid, request: Request, wait: bool) -> Result<(), Error> {
         let (answer, answered) = oneshot::channel();
-        self.post(gid, Message::Ask { request, wait, answer });
+        self.post(
+            gid,
+            Message::Ask {
+                request,
+                wait,
+                answer,
+            },
+        );
         received(answered).await
     }
 
@@ -171,14 +245,34 @@ impl Engine {
             // The stored type decides; a word that is none is a mistake all the same.
             admit::trans_type(&req.trans_type)?;
         }
-        self.ask(&gid, Request::Abort { reason: req.rollback_reason.clone() }, req.wait_result).await
+        self.ask(
+            &gid,
+            Request::Abort {
+                reason: req.rollback_reason.clone(),
+            },
+            req.wait_result,
+        )
+        .await
     }
 
     /// Ends a transaction as failed without further calls (rules.md 1.3).
-    pub async fn force_stop(self: &Arc<Self>, gid: &str, actor: &str, reason: &str) -> Result<(), Error> {
+    pub async fn force_stop(
+        self: &Arc<Self>,
+        gid: &str,
+        actor: &str,
+        reason: &str,
+    ) -> Result<(), Error> {
         let gid = Gid::new(gid, &self.policy.limits)?;
         tracing::warn!(%gid, actor, reason, "force stop");
-        self.ask(&gid, Request::ForceStop { actor: actor.to_owned(), reason: reason.to_owned() }, false).await
+        self.ask(
+            &gid,
+            Request::ForceStop {
+                actor: actor.to_owned(),
+                reason: reason.to_owned(),
+            },
+            false,
+        )
+        .await
     }
 
     /// Stores rows of a tcc, xa or workflow that is prepared (rules.md 2.5).
@@ -197,17 +291,24 @@ impl Engine {
         let appended = self.store.append(append).await.map_err(store_error)?;
         match appended {
             Appended::Done => Ok(()),
-            Appended::TooManyBranches => Err(Error::invalid(format!("{} has too many branches, the limit is {}", reg.gid, limits.branches))),
-            Appended::TooLarge => {
-                Err(Error::invalid(format!("{} would be too large with this branch, the limit is {} bytes", reg.gid, limits.transaction)))
-            }
+            Appended::TooManyBranches => Err(Error::invalid(format!(
+                "{} has too many branches, the limit is {}",
+                reg.gid, limits.branches
+            ))),
+            Appended::TooLarge => Err(Error::invalid(format!(
+                "{} would be too large with this branch, the limit is {} bytes",
+                reg.gid, limits.transaction
+            ))),
             // The run token is part of what is compared: the same runner asks again because the answer was lost.
             Appended::Same if !workflow || !reg.registration.run.is_empty() => Ok(()),
             Appended::Same | Appended::Forbidden => Err(refused(&reg.gid, Some(Status::Prepared))),
             Appended::Differs if workflow => Err(refused(&reg.gid, Some(Status::Prepared))),
             Appended::Differs => Err(Error::wrong_state(
                 Some(Status::Prepared),
-                format!("branch {} is registered with other content FAILURE", reg.registration.branch_id),
+                format!(
+                    "branch {} is registered with other content FAILURE",
+                    reg.registration.branch_id
+                ),
             )),
             Appended::WrongStatus(_, status) if workflow => Err(refused(&reg.gid, Some(status))),
             Appended::Unknown if workflow => Err(refused(&reg.gid, None)),
@@ -217,13 +318,27 @@ impl Engine {
     }
 
     /// Stores a workflow, or finds it, and returns it with its progress.
-    pub async fn prepare_workflow(self: &Arc<Self>, req: GlobalRequest) -> Result<Transaction, Error> {
+    pub async fn prepare_workflow(
+        self: &Arc<Self>,
+        req: GlobalRequest,
+    ) -> Result<Transaction, Error> {
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
         let def = match self.define(&req).await {
             Ok(def) if def.trans_type == TransType::Workflow => def,
-            Ok(def) => return Err(Error::invalid(format!("trans_type is {}: prepareWorkflow takes workflow", def.trans_type))),
+            Ok(def) => {
+                return Err(Error::invalid(format!(
+                    "trans_type is {}: prepareWorkflow takes workflow",
+                    def.trans_type
+                )));
+            }
             // A repeated one is answered by what is stored, whatever else it says.
-            Err(e) => return if self.read(&gid).await?.is_some() { self.workflow_again(&gid).await } else { Err(e) },
+            Err(e) => {
+                return if self.read(&gid).await?.is_some() {
+                    self.workflow_again(&gid).await
+                } else {
+                    Err(e)
+                };
+            }
         };
         let mut tx = Transaction::new(def, Status::Prepared, self.now());
         match self.store_prepared(&mut tx).await? {
@@ -235,7 +350,9 @@ impl Engine {
     /// A workflow that is stored, its callback put off because its client was heard of.
     async fn workflow_again(self: &Arc<Self>, gid: &Gid) -> Result<Transaction, Error> {
         self.ask(gid, Request::PrepareWorkflow, false).await?;
-        self.read(gid).await?.ok_or_else(|| Error::unknown_gid(gid.as_str()))
+        self.read(gid)
+            .await?
+            .ok_or_else(|| Error::unknown_gid(gid.as_str()))
     }
 
     /// A transaction as it is stored.
@@ -247,15 +364,26 @@ impl Engine {
     }
 
     /// Transactions as they are stored, ordered by gid, and the position of the next page.
-    pub async fn list(&self, filter: Filter, position: Option<String>, limit: usize) -> Result<(Vec<Transaction>, Option<String>), Error> {
-        let page = self.store.list(filter, position, limit).await.map_err(store_error)?;
+    pub async fn list(
+        &self,
+        filter: Filter,
+        position: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<Transaction>, Option<String>), Error> {
+        let page = self
+            .store
+            .list(filter, position, limit)
+            .await
+            .map_err(store_error)?;
         let mut all = Vec::with_capacity(page.records.len());
         for mut record in page.records {
             record.exact = true;
             match Transaction::load(&record, self.now(), &self.policy) {
                 Ok(tx) => all.push(tx),
                 // One that is damaged must not hide the others.
-                Err(e) => tracing::error!(gid = %record.gid, error = %e, "a stored transaction cannot be read"),
+                Err(e) => {
+                    tracing::error!(gid = %record.gid, error = %e, "a stored transaction cannot be read")
+                }
             }
         }
         Ok((all, page.next))
@@ -268,8 +396,16 @@ impl Engine {
     }
 
     /// The same for up to `limit` transactions that are due later than `after`; how many, and whether there are more.
-    pub async fn reset_all(self: &Arc<Self>, after: Millis, limit: usize) -> Result<(usize, bool), Error> {
-        let (gids, more) = self.store.due_later(after, limit).await.map_err(store_error)?;
+    pub async fn reset_all(
+        self: &Arc<Self>,
+        after: Millis,
+        limit: usize,
+    ) -> Result<(usize, bool), Error> {
+        let (gids, more) = self
+            .store
+            .due_later(after, limit)
+            .await
+            .map_err(store_error)?;
         for gid in &gids {
             match self.ask(gid, Request::Reset, false).await {
                 Err(e) if e.kind() != ErrorKind::UnknownGid => return Err(e),
@@ -295,7 +431,12 @@ impl Engine {
 }
 
 async fn received(answered: Answered) -> Result<(), Error> {
-    answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "internal error, see the server's log")))
+    answered.await.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Internal,
+            "internal error, see the server's log",
+        ))
+    })
 }
 
 /// What a request is told that waited for a driver and got none.
@@ -304,7 +445,10 @@ pub(super) fn waits_for_its_turn() -> Error {
 }
 
 fn not_open(gid: &Gid, status: Option<Status>) -> Error {
-    Error::wrong_state(status, format!("no trans with gid: {gid} status: prepared found FAILURE"))
+    Error::wrong_state(
+        status,
+        format!("no trans with gid: {gid} status: prepared found FAILURE"),
+    )
 }
 
 /// A workflow's end as its submit names it.
@@ -313,11 +457,23 @@ fn end(req: &GlobalRequest, limits: &amends::Limits) -> Result<Request, Error> {
     let status = match extra("status").as_str() {
         "succeed" => Status::Succeed,
         "failed" => Status::Failed,
-        other => return Err(Error::invalid(format!("req_extra: status is {other:?}: a workflow ends as succeed or failed"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "req_extra: status is {other:?}: a workflow ends as succeed or failed"
+            )));
+        }
     };
     let result = extra("result");
     if result.len() > limits.result {
-        return Err(Error::invalid(format!("req_extra: result has {} bytes, the limit is {}", result.len(), limits.result)));
+        return Err(Error::invalid(format!(
+            "req_extra: result has {} bytes, the limit is {}",
+            result.len(),
+            limits.result
+        )));
     }
-    Ok(Request::End { status, reason: extra("rollback_reason"), result })
+    Ok(Request::End {
+        status,
+        reason: extra("rollback_reason"),
+        result,
+    })
 }

@@ -27,7 +27,9 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
     let mut start = start;
     let mut panics = 0;
     loop {
-        let life = AssertUnwindSafe(drive(&engine, &gid, &mailbox, start, panics > 0)).catch_unwind().await;
+        let life = AssertUnwindSafe(drive(&engine, &gid, &mailbox, start, panics > 0))
+            .catch_unwind()
+            .await;
         match life {
             Ok(()) => panics = 0,
             Err(panic) => {
@@ -35,8 +37,14 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
                 engine.give_back(&gid);
                 tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
                 if panics > 1 {
-                    mailbox.refuse(&Error::new(ErrorKind::Internal, "internal error, see the server's log"));
-                    tokio::time::sleep(Duration::from_millis(engine.policy.retry_interval.max(0) as u64)).await;
+                    mailbox.refuse(&Error::new(
+                        ErrorKind::Internal,
+                        "internal error, see the server's log",
+                    ));
+                    tokio::time::sleep(Duration::from_millis(
+                        engine.policy.retry_interval.max(0) as u64
+                    ))
+                    .await;
                 }
                 start = Start::Stored;
                 continue;
@@ -46,7 +54,10 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
         // let go and never be used.
         if engine.retire(&gid, &mailbox) {
             engine.give_back(&gid);
-            mailbox.refuse(&Error::new(ErrorKind::Unavailable, "the server is shutting down"));
+            mailbox.refuse(&Error::new(
+                ErrorKind::Unavailable,
+                "the server is shutting down",
+            ));
             return;
         }
         start = mailbox.take_claimed().map_or(Start::Stored, Start::Claimed);
@@ -54,7 +65,11 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown")
 }
 
 async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start, panicked: bool) {
@@ -82,7 +97,12 @@ async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start,
 }
 
 /// Takes a stored transaction for driving; requests for one that is unknown are refused.
-async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: bool) -> Option<Box<Transaction>> {
+async fn claim(
+    engine: &Arc<Engine>,
+    gid: &Gid,
+    mailbox: &Mailbox,
+    panicked: bool,
+) -> Option<Box<Transaction>> {
     match engine.store.claim(gid).await {
         Ok(Some(mut record)) => {
             // What the life that panicked had started is not known.
@@ -102,7 +122,12 @@ async fn claim(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, panicked: boo
     }
 }
 
-fn open(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, record: &Record) -> Option<Box<Transaction>> {
+fn open(
+    engine: &Arc<Engine>,
+    gid: &Gid,
+    mailbox: &Mailbox,
+    record: &Record,
+) -> Option<Box<Transaction>> {
     match Transaction::load(record, engine.now(), &engine.policy) {
         Ok(tx) => Some(Box::new(tx)),
         Err(e) => {
@@ -142,7 +167,11 @@ async fn create<'e>(
             Some(driver)
         }
         Ok(Created::Exists(_)) => {
-            mailbox.post(Message::Ask { request: resubmit(&tx), wait, answer });
+            mailbox.post(Message::Ask {
+                request: resubmit(&tx),
+                wait,
+                answer,
+            });
             None
         }
         Err(e) => {
@@ -159,6 +188,13 @@ async fn create<'e>(
 /// What a submit asks of the transaction that is stored under its gid.
 pub(super) fn resubmit(tx: &Transaction) -> Request {
     let def = tx.definition();
-    let options = Box::new(Options { wait_result: false, ..def.options.clone() });
-    Request::Submit { trans_type: def.trans_type, options, custom_data: def.custom_data.clone() }
+    let options = Box::new(Options {
+        wait_result: false,
+        ..def.options.clone()
+    });
+    Request::Submit {
+        trans_type: def.trans_type,
+        options,
+        custom_data: def.custom_data.clone(),
+    }
 }

@@ -1,14 +1,14 @@
 //! Due times: claims in bulk what is due, as far as there is room, and sleeps until the next is.
 
 use super::Engine;
-use super::start::Start;
 use super::mailbox::Message;
+use super::start::Start;
 use amends::Millis;
 use amends::coordinator::Request;
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
@@ -57,7 +57,11 @@ impl Timer {
     pub(super) fn start(&self, engine: Arc<Engine>) {
         let watched = async move {
             // Whatever panics in there, due transactions go on being claimed.
-            while AssertUnwindSafe(run(engine.clone())).catch_unwind().await.is_err() {
+            while AssertUnwindSafe(run(engine.clone()))
+                .catch_unwind()
+                .await
+                .is_err()
+            {
                 tracing::error!("claiming what is due panicked; it begins again");
                 tokio::time::sleep(PANIC_PAUSE).await;
             }
@@ -86,7 +90,11 @@ async fn run(engine: Arc<Engine>) {
         let room = engine.in_flight_max.saturating_sub(engine.driven());
         let mut until = now + NAP_MS;
         if room > 0 {
-            match engine.store.claim_due(now, room.min(BATCH), BATCH_BYTES).await {
+            match engine
+                .store
+                .claim_due(now, room.min(BATCH), BATCH_BYTES)
+                .await
+            {
                 Ok(claimed) => {
                     let full = !claimed.records.is_empty();
                     for record in claimed.records {
@@ -94,7 +102,12 @@ async fn run(engine: Arc<Engine>) {
                         let mut drivers = engine.drivers();
                         match drivers.get(&gid) {
                             Some(mailbox) => mailbox.post_claimed(Box::new(record)),
-                            None => engine.spawn(&mut drivers, gid, Start::Claimed(Box::new(record)), None),
+                            None => engine.spawn(
+                                &mut drivers,
+                                gid,
+                                Start::Claimed(Box::new(record)),
+                                None,
+                            ),
                         }
                     }
                     if full {
@@ -122,7 +135,9 @@ async fn run(engine: Arc<Engine>) {
 pub(super) async fn host_back(engine: Arc<Engine>, host: String) {
     let gids = match engine.store.failing(&host, REARMED).await {
         Ok(gids) => gids,
-        Err(e) => return tracing::warn!(%host, error = %e, "what waits for this host could not be found"),
+        Err(e) => {
+            return tracing::warn!(%host, error = %e, "what waits for this host could not be found");
+        }
     };
     if gids.is_empty() {
         return;
@@ -134,7 +149,14 @@ pub(super) async fn host_back(engine: Arc<Engine>, host: String) {
         }
         for gid in some {
             let (answer, _) = oneshot::channel();
-            engine.post(gid, Message::Ask { request: Request::HostBack(host.clone()), wait: false, answer });
+            engine.post(
+                gid,
+                Message::Ask {
+                    request: Request::HostBack(host.clone()),
+                    wait: false,
+                    answer,
+                },
+            );
         }
         tokio::time::sleep(SPREAD / SPREAD_STEPS).await;
     }

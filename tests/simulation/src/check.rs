@@ -1,102 +1,19 @@
 //! What must hold, whatever happens (faults.md 1: 1–5, 8 and 12; rules.md 1): checked at every durable write, call and answer.
 
 use crate::client::Verb;
-use crate::plan::{Kind, Plan};
+use crate::ledger::Pace;
+use crate::plan::Kind;
 use crate::world::World;
 use amends::branch::BranchStatus;
 use amends::coordinator::record::Record;
 use amends::coordinator::transaction::{Custom, State};
 use amends::coordinator::{Call, Input, Request, retry};
 use amends::{Error, ErrorKind, Millis, Outcome, Purpose, Status, TransType};
-use std::collections::{BTreeMap, BTreeSet};
 
 /// No due time is further away than the longest delay of the policy, with jitter, plus the longest option that plans draw, ms.
 const FURTHEST_DUE: Millis = 700_000;
-/// A result is durable this long after it came, ms: 100 ms, and the slowest commit before and after.
-const LATE: Millis = 1_000;
-
 /// Errors of one branch that one crash can make forgotten: quick retries are at least 200 ms apart.
 const LOST_ERRORS: u64 = 5;
-
-/// How fast a branch may be called again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    errors: u32,
-    not_before: Millis,
-    since: Millis,
-}
-
-/// What really happened to a transaction.
-#[derive(Clone, Debug)]
-pub(crate) struct Ledger {
-    status: Option<Status>,
-    pub(crate) forced: bool,
-    /// Calls by operation.
-    calls: BTreeMap<(usize, Kind), Vec<usize>>,
-    /// Saga: actions that a lost driver may have started.
-    may: Vec<bool>,
-    pace: BTreeMap<(usize, Kind), Pace>,
-    /// Errors that a saga's actions answered with.
-    errors: BTreeMap<usize, u64>,
-    /// Calls whose outcome no driver has taken in yet, and those of them that were reset meanwhile.
-    open: BTreeSet<(usize, Kind)>,
-    again: BTreeSet<(usize, Kind)>,
-}
-
-impl Ledger {
-    pub(crate) fn new(plan: &Plan) -> Ledger {
-        Ledger {
-            status: None,
-            forced: false,
-            calls: BTreeMap::new(),
-            may: vec![false; plan.before.len()],
-            pace: BTreeMap::new(),
-            errors: BTreeMap::new(),
-            open: BTreeSet::new(),
-            again: BTreeSet::new(),
-        }
-    }
-
-    /// Results that came just before a crash may be lost.
-    pub(crate) fn crashed(&mut self, now: Millis) {
-        self.pace.retain(|_, p| p.since + LATE < now);
-        self.open.clear();
-        self.again.clear();
-    }
-
-    /// All delays are cut.
-    pub(crate) fn reset(&mut self) {
-        self.pace.values_mut().for_each(|p| p.not_before = 0);
-    }
-
-    pub(crate) fn sent(&mut self, branch: usize, kind: Kind, call: usize) {
-        self.calls.entry((branch, kind)).or_default().push(call);
-        self.open.insert((branch, kind));
-    }
-
-    /// What matters later of what happened, for the exhaustive search.
-    pub(crate) fn remember(&self, now: Millis, f: &mut impl std::fmt::Write) {
-        let _ = write!(
-            f,
-            "{:?} {} {:?} {:?}",
-            self.status,
-            self.forced,
-            self.calls.keys(),
-            self.may
-        );
-        for (target, p) in self
-            .pace
-            .iter()
-            .filter(|(_, p)| p.not_before > now || p.errors > 0)
-        {
-            let _ = write!(f, "{target:?} {} {}", p.errors, p.not_before.max(now));
-        }
-    }
-
-    fn was_sent(&self, branch: usize, kind: Kind) -> bool {
-        self.calls.contains_key(&(branch, kind))
-    }
-}
 
 impl World {
     pub(crate) fn ledger_input(&mut self, tx: usize, input: &Input) {

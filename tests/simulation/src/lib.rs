@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod driver;
 mod ends;
+mod ledger;
 mod network;
 mod participant;
 mod plan;

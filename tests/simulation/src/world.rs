@@ -1,8 +1,8 @@
 //! One run: a virtual clock, a queue of events, and everything that lives in it. No threads, no real time.
 
 use crate::Broken;
-use crate::check::Ledger;
 use crate::client::{Answer, Client, Verb};
+use crate::ledger::Ledger;
 use crate::network::CallState;
 use crate::participant::Site;
 use crate::plan::{Kind, Plan, Weather};
