@@ -15,8 +15,6 @@ pub struct Limits {
     pub payload: usize,
     /// Everything of one transaction together.
     pub transaction: usize,
-    /// A transaction's mutable state as JSON.
-    pub state: usize,
     /// Distinct branch ids of one transaction, after topics were expanded.
     pub branches: usize,
     /// An HTTP body.
@@ -50,7 +48,6 @@ impl Default for Limits {
             url: 2_048,
             payload: MIB,
             transaction: 64 * MIB,
-            state: MIB,
             branches: 1_000,
             body: 64 * MIB,
             custom_data: MIB,

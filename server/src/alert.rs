@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// A branch that keeps failing.
@@ -38,17 +38,20 @@ struct Payload<'a> {
 
 /// Alerts that wait for delivery at a time; the oldest make room for new ones.
 const QUEUE_MAX: usize = 1_024;
-/// Delivered alerts remembered, so that none is sent twice.
+/// Alerts remembered, so that none is sent twice.
 const REMEMBERED_MAX: usize = 4_096;
+/// For how long: a branch that recovered and fails again counts from one, so its alerts look like those of the first time.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// How often the delivery of one alert is tried.
 const TRIES: u32 = 4;
 
 /// Delivers alerts from one background task. Dropping it, or [`Alerts::shutdown`], ends the task.
 ///
-/// [`Alerts::send`] never blocks and never fails. An alert of the same gid, branch and retry count is sent once. Delivery has its own
-/// retries with a growing pause (four tries); what cannot be delivered is logged and counted.
+/// [`Alerts::send`] never blocks and never fails. An alert of the same gid, branch and retry count is sent once within 60 s. Delivery has
+/// its own retries with a growing pause (four tries); what cannot be delivered is logged and counted.
 pub struct Alerts {
-    shared: Arc<Shared>,
+    /// Nothing where no webhook is configured.
+    shared: Option<Arc<Shared>>,
 }
 
 type Key = (Gid, String, u32);
@@ -64,12 +67,13 @@ struct Queue {
     waiting: VecDeque<Alert>,
     known: HashSet<Key>,
     /// `known` in order of arrival.
-    order: VecDeque<Key>,
+    order: VecDeque<(Instant, Key)>,
     closed: bool,
 }
 
 impl Alerts {
-    /// Starts the task; must be called within a runtime. `timeout` in ms is for one try, `retry_pause` is the pause before the second.
+    /// Starts the task; must be called within a runtime. An empty `url` means that alerts are not wanted: there is no task then, and
+    /// nothing is counted. `timeout` in ms is for one try, `retry_pause` is the pause before the second.
     pub fn new(
         url: String,
         timeout: Millis,
@@ -77,6 +81,9 @@ impl Alerts {
         transport: Arc<dyn Transport>,
         metrics: Arc<Metrics>,
     ) -> Alerts {
+        if url.is_empty() {
+            return Alerts { shared: None };
+        }
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             changed: Notify::new(),
@@ -89,21 +96,25 @@ impl Alerts {
             transport,
         };
         tokio::spawn(deliver(shared.clone(), webhook));
-        Alerts { shared }
+        Alerts {
+            shared: Some(shared),
+        }
     }
 
     /// Queues an alert.
     pub fn send(&self, alert: Alert) {
-        if self.shared.lock().push(alert) {
-            self.shared.metrics.alert(AlertEnd::Dropped);
+        let Some(shared) = &self.shared else { return };
+        if shared.lock().push(alert, Instant::now()) {
+            shared.metrics.alert(AlertEnd::Dropped);
         }
-        self.shared.changed.notify_one();
+        shared.changed.notify_one();
     }
 
     /// Ends the task. What is still waiting is dropped: after a restart its branches fail again and count on.
     pub fn shutdown(&self) {
-        self.shared.lock().closed = true;
-        self.shared.changed.notify_one();
+        let Some(shared) = &self.shared else { return };
+        shared.lock().closed = true;
+        shared.changed.notify_one();
     }
 }
 
@@ -143,19 +154,28 @@ impl Shared {
 
 impl Queue {
     /// Takes an alert unless it is known; `true` if the oldest had to make room.
-    fn push(&mut self, alert: Alert) -> bool {
+    fn push(&mut self, alert: Alert, now: Instant) -> bool {
+        while let Some((since, _)) = self.order.front()
+            && now.duration_since(*since) >= REMEMBERED_FOR
+        {
+            self.forget_oldest();
+        }
         let key = (alert.gid.clone(), alert.branch.clone(), alert.retry_count);
         if self.closed || !self.known.insert(key.clone()) {
             return false;
         }
-        self.order.push_back(key);
-        if self.order.len() > REMEMBERED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
+        self.order.push_back((now, key));
+        if self.order.len() > REMEMBERED_MAX {
+            self.forget_oldest();
         }
         self.waiting.push_back(alert);
         self.waiting.len() > QUEUE_MAX && self.waiting.pop_front().is_some()
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, oldest)) = self.order.pop_front() {
+            self.known.remove(&oldest);
+        }
     }
 }
 
@@ -237,22 +257,43 @@ mod tests {
     #[test]
     fn the_same_alert_is_taken_once_and_the_oldest_make_room() {
         let mut queue = Queue::default();
+        let now = Instant::now();
         let most = QUEUE_MAX as u32;
         for n in 0..most {
-            assert!(!queue.push(alert(n)));
-            assert!(!queue.push(alert(n)));
+            assert!(!queue.push(alert(n), now));
+            assert!(!queue.push(alert(n), now));
         }
         assert_eq!(queue.waiting.len(), QUEUE_MAX);
-        assert!(queue.push(alert(most)), "one past the limit");
+        assert!(queue.push(alert(most), now), "one past the limit");
         assert_eq!(queue.waiting.len(), QUEUE_MAX);
         assert_eq!(queue.waiting.front(), Some(&alert(1)));
         assert_eq!(queue.waiting.back(), Some(&alert(most)));
         for n in most..2 * REMEMBERED_MAX as u32 {
-            queue.push(alert(n));
+            queue.push(alert(n), now);
         }
         assert_eq!(
             (queue.known.len(), queue.order.len()),
             (REMEMBERED_MAX, REMEMBERED_MAX)
+        );
+    }
+
+    #[test]
+    fn a_second_run_of_errors_is_alerted_again() {
+        let mut queue = Queue::default();
+        let start = Instant::now();
+        queue.push(alert(3), start);
+        queue.push(alert(6), start + REMEMBERED_FOR / 2);
+        let moment = Duration::from_millis(1);
+        queue.push(alert(3), start + REMEMBERED_FOR - moment);
+        assert_eq!(queue.waiting.len(), 2, "the same run still");
+        queue.push(alert(3), start + REMEMBERED_FOR);
+        assert_eq!(queue.waiting.len(), 3);
+        queue.push(alert(3), start + REMEMBERED_FOR + moment);
+        queue.push(alert(6), start + REMEMBERED_FOR + moment);
+        assert_eq!(
+            queue.waiting.len(),
+            3,
+            "each is remembered for its own time"
         );
     }
 }

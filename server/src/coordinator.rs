@@ -14,6 +14,7 @@ use crate::store::memory::{Clock, MemoryStore};
 use crate::topics::Topics;
 use amends::Millis;
 use amends::time::seconds;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -51,7 +52,7 @@ pub struct Builder {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port is taken, or the address is not ours.
-    #[error("cannot listen on {address}: {source}. Is another server running there? http_port chooses another port")]
+    #[error("cannot listen on {address}: {source}{}", remedy(source))]
     Listen {
         /// What was wanted.
         address: SocketAddr,
@@ -61,6 +62,16 @@ pub enum StartError {
     /// The data folder cannot be opened.
     #[error(transparent)]
     Store(#[from] crate::store::embedded::OpenError),
+}
+
+/// What to do about a port that cannot be listened on, where its cause tells.
+fn remedy(cause: &std::io::Error) -> &'static str {
+    match cause.kind() {
+        ErrorKind::AddrInUse => ". Is another server running there? http_port chooses another port",
+        ErrorKind::AddrNotAvailable => ". listen must be an address of this machine",
+        ErrorKind::PermissionDenied => ". http_port chooses another port",
+        _ => "",
+    }
 }
 
 impl Builder {

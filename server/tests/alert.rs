@@ -161,3 +161,19 @@ async fn a_webhook_that_hangs_blocks_nobody_and_the_end_does_not_wait_for_it() {
         .expect("no panic")
         .expect("the task ends and its connection with it");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_webhook_nothing_is_sent_or_counted() {
+    let (alerts, metrics) = alerts(String::new());
+    // One more than would wait.
+    for n in 0..=1_024 {
+        alerts.send(alert(n));
+    }
+    alerts.shutdown();
+    let text = metrics.render(&Stats::default(), 0);
+    let counted: Vec<&str> = text
+        .lines()
+        .filter(|l| l.starts_with("amends_alerts_total") && !l.ends_with(" 0"))
+        .collect();
+    assert!(counted.is_empty(), "{counted:?}");
+}

@@ -49,7 +49,8 @@ impl Check {
             return Ok(());
         }
         let problems = report.problems.len() as u64 + report.more_problems;
-        let message = format!("{}: {problems} problems found", path.display());
+        let noun = if problems == 1 { "problem" } else { "problems" };
+        let message = format!("{}: {problems} {noun} found", path.display());
         Err(Failure::new(Exit::Failed, message))
     }
 }

@@ -1,7 +1,7 @@
 //! `amends topic`: topics of a running server.
 
 use super::client::{Client, Remote};
-use super::{EXIT_CODES, Failure, output};
+use super::{EXIT_CODES, Exit, Failure, output};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -64,26 +64,46 @@ impl Topic {
                     ("url", &url),
                     ("remark", &remark),
                 ];
+                let answer = client.get("subscribe", &query);
                 (
-                    client.get("subscribe", &query)?,
+                    answer.map_err(|failure| told(failure, &topic, &url))?,
                     format!("{url} is subscribed to {topic}"),
                 )
             }
             Verb::Unsubscribe { topic, url } => {
                 let query = [("topic", topic.as_str()), ("url", &url)];
+                let answer = client.get("unsubscribe", &query);
                 (
-                    client.get("unsubscribe", &query)?,
+                    answer.map_err(|failure| told(failure, &topic, &url))?,
                     format!("{url} is no longer subscribed to {topic}"),
                 )
             }
-            Verb::Delete { topic } => (
-                client.delete("topic", &topic)?,
-                format!("{topic} is deleted"),
-            ),
+            Verb::Delete { topic } => {
+                let answer = client.delete("topic", &topic);
+                (
+                    answer.map_err(|failure| told(failure, &topic, ""))?,
+                    format!("{topic} is deleted"),
+                )
+            }
         };
         output::done(&answer, json, &text);
         Ok(())
     }
+}
+
+/// A refusal with names in it: the server's texts are DTM's, which clients may compare.
+fn told(failure: Failure, topic: &str, url: &str) -> Failure {
+    let message = match (failure.exit, failure.message.trim_end()) {
+        (Exit::NotFound, "storage: NotFound" | "no such a topic") => {
+            format!("there is no topic {topic}")
+        }
+        (Exit::NotFound, "this topic is empty" | "no such an url") => {
+            format!("{url} is not subscribed to {topic}")
+        }
+        (Exit::Refused, "this url exists") => format!("{url} is subscribed already to {topic}"),
+        _ => return failure,
+    };
+    Failure::new(failure.exit, message)
 }
 
 fn list(client: &Client, json: bool) -> Result<(), Failure> {

@@ -5,7 +5,7 @@ use super::{EXIT_CODES, Exit, Failure, output};
 use amends::limits::cut;
 use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 const HELP: &str = "\
 Examples:
@@ -94,6 +94,14 @@ impl Tx {
             }
             Verb::Show { gid } => show(&client, &gid, json),
             Verb::Retry { gid } => {
+                let answer = client.get("query", &[("gid", &gid)])?;
+                // The server answers success for one that has ended, too.
+                if let Some(status @ ("succeed" | "failed")) =
+                    found(&answer, &gid)?.get("status").and_then(Value::as_str)
+                {
+                    let message = format!("{gid} has ended ({status}): there is nothing to retry");
+                    return Err(Failure::new(Exit::Refused, message));
+                }
                 let answer = client.post("resetNextCronTime", &json!({ "gid": gid }))?;
                 output::done(&answer, json, &format!("{gid} is looked at now"));
                 Ok(())
@@ -162,12 +170,7 @@ fn list(client: &Client, query: &[(&str, &str)], json: bool) -> Result<(), Failu
 
 fn show(client: &Client, gid: &str, json: bool) -> Result<(), Failure> {
     let answer = client.get("query", &[("gid", gid)])?;
-    let Some(tx) = answer["transaction"].as_object() else {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("no transaction with gid {gid}"),
-        ));
-    };
+    let tx = found(&answer, gid)?;
     if json {
         output::print_json(&answer);
         return Ok(());
@@ -190,6 +193,14 @@ fn show(client: &Client, gid: &str, json: bool) -> Result<(), Failure> {
     }
     output::print(&text);
     Ok(())
+}
+
+/// The transaction that a query was answered with.
+fn found<'a>(answer: &'a Value, gid: &str) -> Result<&'a Map<String, Value>, Failure> {
+    answer["transaction"].as_object().ok_or_else(|| {
+        let message = format!("no transaction with gid {gid}");
+        Failure::new(Exit::NotFound, message)
+    })
 }
 
 fn branch_table(branches: &[&Value]) -> String {

@@ -81,6 +81,11 @@ const DTM_KEYS: &[(&str, Shape, Use)] = &[
     ("GrpcServiceConfig", Text, Missing(GRPC)),
 ];
 
+/// Whether DTM can keep its transactions there and this build cannot.
+pub(super) fn is_store_of_dtm(name: &str) -> bool {
+    matches!(name, "mysql" | "postgres" | "redis" | "sqlserver")
+}
+
 /// Values that mean the same as leaving the key out.
 fn is_default(key: &str, value: &Value) -> bool {
     match key {
@@ -238,7 +243,7 @@ fn take(
         Store => match text {
             "" => {}
             "boltdb" => draft.offer(find("store")?, "embedded".into(), key, origin),
-            "mysql" | "postgres" | "redis" | "sqlserver" => {
+            text if is_store_of_dtm(text) => {
                 let remedy =
                     "use boltdb, which means the embedded store, or --store embedded or memory";
                 let value = value.to_string();

@@ -61,9 +61,9 @@ pub enum ConfigError {
         origin: Origin,
     },
     /// DTM has it, this build has not.
-    #[error("{key} = {value} ({origin}) is not in this build: {remedy}")]
+    #[error("{key} = {value} ({origin}) is not in this build yet: {remedy}")]
     NotInThisBuild {
-        /// DTM's key.
+        /// The key, in the spelling of its origin.
         key: &'static str,
         /// The value.
         value: String,

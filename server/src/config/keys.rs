@@ -216,7 +216,7 @@ settings! {
     log_level: LogLevel = LogLevel::Info, Kind::Word(&["trace", "debug", "info", "warn", "error"]);
     /// How log lines look on stderr.
     log_format: LogFormat = LogFormat::Json, Kind::Word(&["json", "text"]);
-    /// Seconds before a failed branch call is repeated; doubles with each error in a row.
+    /// Seconds after which a branch that is not done yet is asked again. A failed call is repeated after twice as long, then after 4, 8 … times.
     retry_interval: u64 = 10, SECONDS;
     /// Seconds a branch call may take.
     request_timeout: u64 = 3, SECONDS;
@@ -228,7 +228,7 @@ settings! {
     alert_retry_limit: u32 = 3, Kind::Int { min: 0, max: 1_000_000 };
     /// URL that alerts are posted to. Empty: none are sent.
     alert_web_hook: Secret = Secret::default(), Kind::Url;
-    /// Seconds, counted from its creation, that a finished transaction is kept.
+    /// Seconds that a finished transaction is kept at least, counted from its end.
     data_expire: u64 = 604_800, SECONDS;
     /// Free space in MiB below which the embedded store takes no writes until there is room again.
     disk_reserve_mib: u64 = 256, Kind::Int { min: 0, max: 1 << 30 };
@@ -265,8 +265,6 @@ settings! {
         payload: BYTES;
         /// Bytes of everything of one transaction together.
         transaction: BYTES;
-        /// Bytes of a transaction's mutable state.
-        state: BYTES;
         /// Distinct branch ids of one transaction, after topics were expanded.
         branches: COUNT;
         /// Bytes of an HTTP body.

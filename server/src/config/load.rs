@@ -218,7 +218,18 @@ impl Draft {
         if key.set(&mut self.config, &value) {
             self.origins.insert(key.name, origin);
         } else {
-            self.refuse(key.name, wrong_value(key.kind, &value, spelling, origin));
+            let word = value.as_str().unwrap_or_default().to_lowercase();
+            let error = if key.name == "store" && dtm::is_store_of_dtm(&word) {
+                ConfigError::NotInThisBuild {
+                    key: key.name,
+                    value: value.to_string(),
+                    origin,
+                    remedy: "use embedded or memory",
+                }
+            } else {
+                wrong_value(key.kind, &value, spelling, origin)
+            };
+            self.refuse(key.name, error);
         }
     }
 

@@ -6,31 +6,40 @@ use std::net::TcpListener;
 use std::process::Output;
 use std::sync::mpsc::{Receiver, channel};
 
-/// A server that gives one answer to one request and hands back what it was asked.
+/// A server that gives one answer to each request and hands back what it was asked.
 struct Scripted {
     url: String,
     asked: Receiver<String>,
 }
 
 fn answering(status: &str, body: &str) -> Scripted {
+    answering_each(&[(status, body)])
+}
+
+/// An answer to the first request, one to the second, and so on.
+fn answering_each(answers: &[(&str, &str)]) -> Scripted {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let (sender, asked) = channel();
-    let length = body.len();
-    let answer =
-        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+    let whole = |(status, body): &(&str, &str)| {
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    };
+    let answers: Vec<String> = answers.iter().map(whole).collect();
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a connection");
-        let mut request = Vec::new();
-        let mut chunk = [0; 4_096];
-        while !is_complete(&request) {
-            match stream.read(&mut chunk) {
-                Ok(n @ 1..) => request.extend_from_slice(&chunk[..n]),
-                _ => return,
+        for answer in answers {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = Vec::new();
+            let mut chunk = [0; 4_096];
+            while !is_complete(&request) {
+                match stream.read(&mut chunk) {
+                    Ok(n @ 1..) => request.extend_from_slice(&chunk[..n]),
+                    _ => return,
+                }
             }
+            stream.write_all(answer.as_bytes()).expect("answered");
+            let _ = sender.send(String::from_utf8_lossy(&request).into_owned());
         }
-        stream.write_all(answer.as_bytes()).expect("answered");
-        let _ = sender.send(String::from_utf8_lossy(&request).into_owned());
     });
     Scripted { url, asked }
 }
@@ -140,11 +149,15 @@ fn what_is_not_there_is_3() {
     let output = unknown.run(&["tx", "show", "g1", "--json"]);
     assert_eq!(code(&output), 3);
     assert_eq!(stderr(&output), "amends: no transaction with gid g1\n");
+    let unknown = answering("200 OK", r#"{"branches":[],"transaction":null}"#);
+    let output = unknown.run(&["tx", "retry", "g1"]);
+    assert_eq!(code(&output), 3);
+    assert_eq!(stderr(&output), "amends: no transaction with gid g1\n");
     let unknown = answering(
         "404 Not Found",
         r#"{"message":"no TransGlobal with gid: g1 found"}"#,
     );
-    let output = unknown.run(&["tx", "retry", "g1"]);
+    let output = unknown.run(&["tx", "stop", "g1", "--reason", "x"]);
     assert_eq!(code(&output), 3);
     assert_eq!(
         stderr(&output),
@@ -153,10 +166,75 @@ fn what_is_not_there_is_3() {
 }
 
 #[test]
+fn what_has_ended_is_not_retried() {
+    for status in ["succeed", "failed"] {
+        let body = format!(r#"{{"branches":[],"transaction":{{"gid":"g1","status":"{status}"}}}}"#);
+        let output = answering("200 OK", &body).run(&["tx", "retry", "g1"]);
+        assert_eq!(code(&output), 5);
+        assert_eq!(
+            stderr(&output),
+            format!("amends: g1 has ended ({status}): there is nothing to retry\n")
+        );
+    }
+}
+
+#[test]
+fn refusals_about_topics_name_topic_and_url() {
+    let missing = "404 Not Found";
+    for (status, message, args, expected) in [
+        (
+            missing,
+            "storage: NotFound",
+            &["delete", "t"][..],
+            "there is no topic t",
+        ),
+        (
+            missing,
+            "no such a topic",
+            &["unsubscribe", "t", "http://h"],
+            "there is no topic t",
+        ),
+        (
+            missing,
+            "no such an url ",
+            &["unsubscribe", "t", "http://h"],
+            "http://h is not subscribed to t",
+        ),
+        (
+            missing,
+            "this topic is empty",
+            &["unsubscribe", "t", "http://h"],
+            "http://h is not subscribed to t",
+        ),
+        (
+            "409 Conflict",
+            "this url exists",
+            &["subscribe", "t", "http://h"],
+            "http://h is subscribed already to t",
+        ),
+    ] {
+        let body = format!(r#"{{"message":"{message}"}}"#);
+        let output = answering(status, &body).run(&[&["topic"], args].concat());
+        assert_eq!(code(&output), if status == missing { 3 } else { 5 });
+        assert_eq!(stderr(&output), format!("amends: {expected}\n"));
+    }
+}
+
+#[test]
 fn tx_retry_and_stop_send_what_the_server_wants() {
-    let server = answering("200 OK", r#"{"dtm_result":"SUCCESS"}"#);
+    let waiting = r#"{"branches":[],"transaction":{"gid":"g1","status":"submitted"}}"#;
+    let server = answering_each(&[
+        ("200 OK", waiting),
+        ("200 OK", r#"{"dtm_result":"SUCCESS"}"#),
+    ]);
     let output = server.run(&["tx", "retry", "g1"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output), "g1 is looked at now\n");
+    let asked = server.asked();
+    assert!(
+        asked.starts_with("GET /api/dtmsvr/query?gid=g1 HTTP/1.1\r\n"),
+        "{asked}"
+    );
     let asked = server.asked();
     assert!(
         asked.starts_with("POST /api/dtmsvr/resetNextCronTime HTTP/1.1\r\n"),
@@ -190,7 +268,7 @@ fn a_refusal_is_5_and_another_failure_1() {
             "409 Conflict",
             r#"{"message":"this url exists"}"#,
             5,
-            "this url exists",
+            "http://h/x is subscribed already to t",
         ),
         (
             "401 Unauthorized",

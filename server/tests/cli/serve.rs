@@ -149,4 +149,40 @@ fn a_taken_port_is_one_clear_line_and_1() {
         text.starts_with("amends: ") && text.contains(&port),
         "{text}"
     );
+    assert!(text.contains("Is another server running there?"), "{text}");
+}
+
+#[test]
+fn an_address_of_another_machine_is_no_server_that_runs() {
+    // TEST-NET-1, which no machine has.
+    let args = ["--listen", "192.0.2.1", "--http-port", "0"];
+    let output = run(&[&["serve", "--store", "memory"][..], &args].concat());
+    assert_eq!(code(&output), 1);
+    let text = stderr(&output);
+    assert!(
+        text.contains("listen must be an address of this machine") && !text.contains("another"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_is_one_clear_line_and_1() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("file"), "x").expect("written");
+    for (data, expected) in [
+        ("file", "amends: file is a file, not a folder: "),
+        (
+            "file/data",
+            "amends: cannot create the data folder file/data: ",
+        ),
+    ] {
+        let args = ["serve", "--http-port", "0", "--data", data];
+        let output = amends(folder.path(), &args)
+            .output()
+            .expect("the binary runs");
+        assert_eq!(code(&output), 1);
+        let text = stderr(&output);
+        assert!(text.starts_with(expected), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
 }

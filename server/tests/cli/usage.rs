@@ -144,7 +144,7 @@ fn config_shows_values_and_origins_and_hides_secrets() {
 }
 
 #[test]
-fn the_table_for_the_readme_has_every_key() {
+fn the_table_of_the_readme_is_true_and_has_every_key() {
     let output = run(&["config", "--docs"]);
     assert_eq!(code(&output), 0);
     let keys = amends_server::config::KEYS;
@@ -152,6 +152,17 @@ fn the_table_for_the_readme_has_every_key() {
     for key in keys {
         assert!(stdout(&output).contains(&format!("| `{}` | `{}` |", key.name, key.env())));
     }
+    let readme = include_str!("../../../README.md");
+    let table = readme
+        .split_once("<!-- amends config --docs -->\n")
+        .and_then(|(_, rest)| rest.split_once("<!-- end -->"))
+        .map(|(table, _)| table)
+        .expect("the README has the markers");
+    assert_eq!(
+        table,
+        stdout(&output),
+        "replace it by `amends config --docs`"
+    );
 }
 
 #[test]

@@ -191,7 +191,7 @@ fn dtms_checks_hold_for_dtms_files_and_variables_in_dtms_words() {
         ),
         (
             yaml("Store:\n  Driver: mysql"),
-            "Store.Driver = \"mysql\" (file conf.yml) is not in this build: use boltdb, which means the embedded store, or --store embedded or memory",
+            "Store.Driver = \"mysql\" (file conf.yml) is not in this build yet: use boltdb, which means the embedded store, or --store embedded or memory",
         ),
         (
             yaml("Store:\n  Driver: mongo"),
@@ -199,7 +199,7 @@ fn dtms_checks_hold_for_dtms_files_and_variables_in_dtms_words() {
         ),
         (
             yaml("MicroService:\n  Driver: dtm-driver-gozero"),
-            "MicroService.Driver = \"dtm-driver-gozero\" (file conf.yml) is not in this build: it has no MicroService drivers; remove the key and use plain URLs",
+            "MicroService.Driver = \"dtm-driver-gozero\" (file conf.yml) is not in this build yet: it has no MicroService drivers; remove the key and use plain URLs",
         ),
         (
             yaml("- a\n- b\n"),

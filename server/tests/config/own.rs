@@ -54,6 +54,32 @@ fn our_variable_wins_over_dtms_and_an_empty_one_is_unset() {
 }
 
 #[test]
+fn stores_that_this_build_has_not_are_refused_by_name() {
+    let remedy = "is not in this build yet: use embedded or memory";
+    for (case, value) in [
+        (
+            case().flag("store", "--store", "redis"),
+            "\"redis\" (flag --store)",
+        ),
+        (
+            case().env([("AMENDS_STORE", "MySQL")]),
+            "\"MySQL\" (env AMENDS_STORE)",
+        ),
+        (
+            toml("store = \"postgres\""),
+            "\"postgres\" (file amends.toml)",
+        ),
+    ] {
+        assert_eq!(case.refused(), format!("store = {value} {remedy}"));
+    }
+    let text = case().flag("store", "--store", "mongo").refused();
+    assert_eq!(
+        text,
+        "store = \"mongo\" (flag --store): must be one of embedded, memory"
+    );
+}
+
+#[test]
 fn misspelt_variables_are_named() {
     let notes = case()
         .env([("AMENDS_HTPP_PORT", "1"), ("AMENDS_SERVER", "x")])
@@ -90,8 +116,8 @@ fn wrong_values_are_refused_with_key_value_place_and_remedy() {
             "timeout_to_fail = 1.5 (file amends.toml): must be a whole number from 1 to 2147483647",
         ),
         (
-            toml("store = \"redis\""),
-            "store = \"redis\" (file amends.toml): must be one of embedded, memory",
+            toml("store = \"paper\""),
+            "store = \"paper\" (file amends.toml): must be one of embedded, memory",
         ),
         (
             toml("listen = \"localhost\""),

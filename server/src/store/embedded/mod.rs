@@ -86,6 +86,17 @@ pub enum OpenError {
         /// What is wrong.
         detail: String,
     },
+    /// It is a file.
+    #[error("{} is a file, not a folder: choose a folder, or a name that is free", .0.display())]
+    NotAFolder(PathBuf),
+    /// It is not there and cannot be made.
+    #[error("cannot create the data folder {}: {source}", path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// The system refused.
     #[error("{}: {source}", path.display())]
     Io {

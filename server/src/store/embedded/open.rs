@@ -41,7 +41,7 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
         reserve_bytes,
         clock,
     } = options;
-    std::fs::create_dir_all(&path).map_err(|source| OpenError::io(&path, source))?;
+    create_folder(&path)?;
     let lock = FolderLock::take(&path)?;
     if !is_ours(&path)? {
         create_format(&path).map_err(|source| OpenError::io(&path, source))?;
@@ -78,6 +78,17 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
         index,
         lock,
     ))
+}
+
+fn create_folder(path: &Path) -> Result<(), OpenError> {
+    match std::fs::create_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(_) if path.is_file() => Err(OpenError::NotAFolder(path.to_owned())),
+        Err(source) => Err(OpenError::Create {
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }
 
 /// Whether the folder has our format; `false` if it is new.
