@@ -98,7 +98,10 @@ impl Builder {
         let config = self.config;
         let policy = config.policy();
         let wanted = SocketAddr::new(config.listen, config.http_port);
-        let failed = |source| StartError::Listen { address: wanted, source };
+        let failed = |source| StartError::Listen {
+            address: wanted,
+            source,
+        };
         let listener = TcpListener::bind(wanted).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let store = match self.store {
@@ -107,11 +110,19 @@ impl Builder {
         };
         let transport = match self.transport {
             Some(transport) => transport,
-            None => Arc::new(HttpTransport::with_docker(policy.compat, policy.limits.answer, std::env::var_os("IS_DOCKER").is_some())),
+            None => Arc::new(HttpTransport::with_docker(
+                policy.compat,
+                policy.limits.answer,
+                std::env::var_os("IS_DOCKER").is_some(),
+            )),
         };
         let metrics = Metrics::new();
         let topics = Arc::new(Topics::new(store.clone(), policy.limits.clone()));
-        let limits = SlotLimits { total: config.calls_max, per_host: config.calls_per_host_max, ..SlotLimits::default() };
+        let limits = SlotLimits {
+            total: config.calls_max,
+            per_host: config.calls_per_host_max,
+            ..SlotLimits::default()
+        };
         let alerts = Alerts::new(
             config.alert_web_hook.expose().to_owned(),
             policy.request_timeout,
@@ -131,14 +142,32 @@ impl Builder {
         });
         let (stop, mut stopped) = watch::channel(false);
         let grace = Duration::from_secs(config.shutdown_timeout);
-        let api = Api::new(engine.clone(), topics, metrics, Some(config.operator_token.expose().to_owned()));
+        let api = Api::new(
+            engine.clone(),
+            topics,
+            metrics,
+            Some(config.operator_token.expose().to_owned()),
+        );
         let until_stopped = async move {
             // A sender that is gone stops it as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let serving = tokio::spawn(api::listen::serve(listener, until_stopped, grace, move |request| api::handle(api.clone(), request)));
+        let serving = tokio::spawn(api::listen::serve(
+            listener,
+            until_stopped,
+            grace,
+            move |request| api::handle(api.clone(), request),
+        ));
         let purging = tokio::spawn(purge(store.clone(), seconds(config.data_expire)));
-        Ok(Coordinator { addr, engine, store, grace, stop, serving: Mutex::new(Some(serving)), purging })
+        Ok(Coordinator {
+            addr,
+            engine,
+            store,
+            grace,
+            stop,
+            serving: Mutex::new(Some(serving)),
+            purging,
+        })
     }
 }
 
@@ -165,7 +194,9 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
 /// The system's time at the start, and monotonic time since: it never goes backwards in the life of a process (architecture 5).
 pub fn system_clock() -> Clock {
     let start = Instant::now();
-    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Arc::new(move || Millis::try_from((epoch + start.elapsed()).as_millis()).unwrap_or(Millis::MAX))
 }
 
@@ -175,13 +206,18 @@ async fn purge(store: Arc<dyn Store>, expire: Millis) {
     let pause = (expire / 8).clamp(*PURGE_PAUSE.start(), *PURGE_PAUSE.end());
     let pause = Duration::from_millis(pause.unsigned_abs());
     loop {
-        match store.purge_finished(store.now() - expire, PURGE_BATCH).await {
+        match store
+            .purge_finished(store.now() - expire, PURGE_BATCH)
+            .await
+        {
             Ok(0) => {}
             Ok(removed) => {
                 tracing::info!(removed, "expired transactions removed");
                 continue;
             }
-            Err(e) => tracing::warn!(error = %e, "expired transactions could not be removed; tried again later"),
+            Err(e) => {
+                tracing::warn!(error = %e, "expired transactions could not be removed; tried again later")
+            }
         }
         tokio::time::sleep(pause).await;
     }
@@ -212,7 +248,11 @@ impl Coordinator {
     pub async fn shutdown(&self) {
         self.stop.send_replace(true);
         self.purging.abort();
-        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let serving = self
+            .serving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let served = async {
             if let Some(serving) = serving {
                 let _ = serving.await;
