@@ -206,6 +206,7 @@ impl<'e> Driver<'e> {
 
     async fn ask(&mut self, request: Request, wait: bool, answer: Answer) {
         let abort = matches!(request, Request::Abort { .. });
+        let wait = self.waits(wait, abort);
         // Who waits for the result is worth exceeding the limit.
         self.guest &= !wait;
         match step(
@@ -237,18 +238,21 @@ impl<'e> Driver<'e> {
 
     /// A request's effects are durable: answers it, now or with the result.
     pub(super) fn accepted(&mut self, wait: bool, abort: bool, answer: Answer) {
-        let tx = &self.tx;
-        let wait = wait || (abort && tx.definition().options.wait_result);
-        if wait
-            && tx.trans_type() != TransType::Workflow
-            && !(abort && tx.trans_type() == TransType::Msg)
-        {
-            self.watchers.push((
-                Wait::new(abort, tx, self.engine.now(), &self.engine.policy),
-                answer,
-            ));
+        if wait {
+            let wait = Wait::new(abort, &self.tx, self.engine.now(), &self.engine.policy);
+            self.watchers.push((wait, answer));
         } else {
             let _ = answer.send(Ok(()));
+        }
+    }
+
+    /// Whether a request is answered with the result: the wish of an abort may be stored, and some requests are the result themselves.
+    fn waits(&self, wish: bool, abort: bool) -> bool {
+        let wish = wish || (abort && self.tx.definition().options.wait_result);
+        match self.tx.trans_type() {
+            TransType::Workflow => false,
+            TransType::Msg => wish && !abort,
+            _ => wish,
         }
     }
 
