@@ -87,6 +87,8 @@ enum Command {
     /// Becomes another program that ends when its parent does
     #[command(hide = true)]
     Child {
+        /// Process id of the parent
+        parent: i32,
         /// Program and arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         program: Vec<OsString>,
@@ -116,7 +118,9 @@ fn main() -> ExitCode {
         Command::Stuck(args) => print(output, stuck::run(&args)),
         Command::Null(args) => serve(&args, cores(), null::run),
         Command::Participants(args) => serve(&args, 1, participants::run),
-        Command::Child { program } => Err(process::become_child(&program[0], &program[1..])),
+        Command::Child { parent, program } => {
+            Err(process::become_child(parent, &program[0], &program[1..]))
+        }
     };
     match outcome {
         Ok(code) => code,

@@ -1,7 +1,7 @@
 //! Child processes that never outlive the bench, and what the system says about them.
 
 use crate::error::BenchError;
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -28,6 +28,7 @@ impl Child {
     ) -> Result<Child, BenchError> {
         let process = Command::new(own_program()?)
             .arg("child")
+            .arg(std::process::id().to_string())
             .arg(program)
             .args(args)
             .envs(envs.iter().map(|(key, value)| (key, value)))
@@ -119,10 +120,14 @@ fn own_program() -> Result<std::path::PathBuf, BenchError> {
     std::env::current_exe().map_err(BenchError::io("finding the bench's own program"))
 }
 
-/// Ties this process to its parent's life, then becomes `program`.
-pub(crate) fn become_child(program: &OsStr, args: &[OsString]) -> BenchError {
+/// Ties this process to the life of `parent`, then becomes `program`.
+pub(crate) fn become_child(parent: i32, program: &OsStr, args: &[OsString]) -> BenchError {
     if let Err(errno) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return BenchError::io("asking to die with the bench")(errno.into());
+    }
+    // A parent that was gone before this was asked for sends no signal.
+    if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent) {
+        return BenchError::Setup("the bench is gone".to_owned());
     }
     let error = Command::new(program).args(args).exec();
     BenchError::io(format!("starting {}", Path::new(program).display()))(error)
