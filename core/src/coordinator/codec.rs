@@ -244,7 +244,6 @@ impl Transaction {
         tx.live.paused_until = self.live.paused_until;
         tx.state.unsure_until = tx.state.unsure_until.max(self.state.unsure_until);
         tx.live.built = self.live.built;
-        tx.live.acked = self.live.built;
         tx.live.decision = self.live.built;
         Ok(tx)
     }

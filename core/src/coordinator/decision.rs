@@ -18,7 +18,6 @@ pub fn step(tx: &mut Transaction, input: Input, env: &Env<'_>) -> Result<Effects
     let mut fx = Effects::default();
     match input {
         Input::Wake => {}
-        Input::Saved(seq) => tx.live.acked = tx.live.acked.max(seq),
         Input::Result(id, outcome) => record(tx, id, outcome, env, &mut fx),
         Input::Request(request) => ask(tx, request, env, &mut fx)?,
         Input::Panicked => {

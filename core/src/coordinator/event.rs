@@ -28,8 +28,6 @@ pub enum Input {
     Request(Request),
     /// A call ended, or timed out.
     Result(CallId, Outcome),
-    /// Saves up to this number are durable.
-    Saved(u64),
     /// The step before panicked: look again after the base interval, and mark for attention.
     Panicked,
 }

@@ -246,8 +246,6 @@ pub(crate) struct Live {
     pub(crate) version: u64,
     /// Saves built so far; the next one has the number `built + 1`.
     pub(crate) built: u64,
-    /// Saves known to be durable.
-    pub(crate) acked: u64,
     /// Whether there is something that no built save holds.
     pub(crate) dirty: bool,
     /// Calls and answers wait for this save: it holds the newest decision.

@@ -199,8 +199,8 @@ impl World {
             self.record.state = save.state;
             self.record.parts.extend(save.parts);
             self.acked = seq;
-            self.input(Input::Saved(seq))
-                .expect("an acknowledgement is never refused");
+            // A driver may look at any time.
+            self.input(Input::Wake).expect("a look is never refused");
         }
         self.release();
     }

@@ -363,7 +363,6 @@ fn any_input() -> impl Strategy<Value = Input> {
     ];
     prop_oneof![
         2 => Just(Input::Wake),
-        1 => any::<u64>().prop_map(Input::Saved),
         1 => Just(Input::Panicked),
         6 => (id, outcome()).prop_map(|(i, o)| Input::Result(i, o)),
         4 => request().prop_map(Input::Request),

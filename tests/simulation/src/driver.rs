@@ -197,7 +197,7 @@ impl World {
                     return self.end_driver(tx);
                 }
                 d.inbox.push_back(Item {
-                    input: Input::Saved(seq),
+                    input: Input::Wake,
                     ask: None,
                 });
                 self.pump(tx);
@@ -224,7 +224,7 @@ impl World {
             d.acked = 1;
             d.journal.clear();
             d.inbox.push_back(Item {
-                input: Input::Saved(1),
+                input: Input::Wake,
                 ask: None,
             });
         }
