@@ -28,9 +28,10 @@ pub fn topics(req: &GlobalRequest) -> impl Iterator<Item = &str> {
 }
 
 /// Checks the request of a transaction that is to be stored. `subscribers` holds the URLs of the topics it addresses, resolved once
-/// (rules.md 2.4). Errors: `Invalid` naming field, limit and fix; `TopicNotFound`.
+/// (rules.md 2.4). Steps and texts are moved out of the request; an error leaves it as it was. Errors: `Invalid` naming field, limit and
+/// fix; `TopicNotFound`.
 pub fn define(
-    req: &GlobalRequest,
+    req: &mut GlobalRequest,
     subscribers: &BTreeMap<String, Vec<String>>,
     limits: &Limits,
 ) -> Result<Definition, Error> {
@@ -53,18 +54,8 @@ pub fn define(
         )));
     }
     let payloads = payloads(req, limits)?;
-    let steps: Vec<BTreeMap<String, String>> = req
-        .steps
-        .iter()
-        .map(|s| {
-            s.iter()
-                .filter(|(k, v)| k.as_str() != "data" && !v.is_empty())
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect()
-        })
-        .collect();
     let mut topics = Vec::new();
-    for (i, step) in steps.iter().enumerate() {
+    for (i, step) in req.steps.iter().enumerate() {
         let Some(topic) = step.get("action").and_then(|a| a.strip_prefix(TOPIC)) else {
             continue;
         };
@@ -79,7 +70,7 @@ pub fn define(
             _ => return Err(Error::new(ErrorKind::TopicNotFound, "topic not found")),
         }
     }
-    let rows = rows_of(trans_type, &steps, &topics);
+    let rows = rows_of(trans_type, &req.steps, &topics);
     check_rows(&rows, protocol, &payloads, limits)?;
     if !req.query_prepared.is_empty()
         && via(protocol, &req.query_prepared, limits.url)? == Via::JsonRpc
@@ -89,24 +80,14 @@ pub fn define(
             "query_prepared: a workflow is called back over HTTP, not JSON-RPC",
         ));
     }
-    let custom = custom(trans_type, &req.custom_data, steps.len())?;
-    let def = Definition {
-        gid,
-        trans_type,
-        protocol,
-        steps,
-        payloads,
-        rows,
-        query_prepared: req.query_prepared.clone(),
-        options,
-        custom_data: req.custom_data.clone(),
-        custom,
-    };
-    let size = def.payloads.iter().map(Bytes::len).sum::<usize>()
-        + def
+    let custom = custom(trans_type, &req.custom_data, req.steps.len())?;
+    let kept = |(key, value): (&String, &String)| key != "data" && !value.is_empty();
+    let size = payloads.iter().map(Bytes::len).sum::<usize>()
+        + req
             .steps
             .iter()
             .flatten()
+            .filter(|step| kept(*step))
             .map(|(k, v)| k.len() + v.len())
             .sum::<usize>()
         + topics
@@ -114,9 +95,24 @@ pub fn define(
             .flat_map(|(_, urls)| urls)
             .map(String::len)
             .sum::<usize>()
-        + def.custom_data.len();
+        + req.custom_data.len();
     within("the transaction", size, limits.transaction)?;
-    Ok(def)
+    let mut steps = std::mem::take(&mut req.steps);
+    for step in &mut steps {
+        step.retain(|key, value| kept((key, value)));
+    }
+    Ok(Definition {
+        gid,
+        trans_type,
+        protocol,
+        steps,
+        payloads,
+        rows,
+        query_prepared: std::mem::take(&mut req.query_prepared),
+        options,
+        custom_data: std::mem::take(&mut req.custom_data),
+        custom,
+    })
 }
 
 /// The mode of a word.

@@ -17,6 +17,7 @@ use crate::wire::call::host;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Format of parts and state.
@@ -27,23 +28,24 @@ const AMEND: u8 = 2;
 const ROWS: u8 = 3;
 const RESULT: u8 = 4;
 
+/// Borrows what is written, owns what is read.
 #[derive(Serialize, Deserialize)]
-struct DefineHead {
+struct DefineHead<'a> {
     #[serde(rename = "t")]
     trans_type: TransType,
     #[serde(rename = "p")]
     protocol: Protocol,
-    #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
-    steps: Vec<BTreeMap<String, String>>,
+    #[serde(rename = "s", default, skip_serializing_if = "<[_]>::is_empty")]
+    steps: Cow<'a, [BTreeMap<String, String>]>,
     /// Rows whose URL is not that of a step: subscribers of topics.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     topics: Vec<(usize, Vec<String>)>,
-    #[serde(rename = "q", default, skip_serializing_if = "String::is_empty")]
-    query_prepared: String,
+    #[serde(rename = "q", default, skip_serializing_if = "str::is_empty")]
+    query_prepared: Cow<'a, str>,
     #[serde(rename = "o")]
-    options: Options,
-    #[serde(rename = "c", default, skip_serializing_if = "String::is_empty")]
-    custom_data: String,
+    options: Cow<'a, Options>,
+    #[serde(rename = "c", default, skip_serializing_if = "str::is_empty")]
+    custom_data: Cow<'a, str>,
     #[serde(rename = "l", default, skip_serializing_if = "Vec::is_empty")]
     lengths: Vec<usize>,
 }
@@ -361,11 +363,11 @@ fn define_part(def: &Definition, now: Millis) -> Part {
     let head = DefineHead {
         trans_type: def.trans_type,
         protocol: def.protocol,
-        steps: def.steps.clone(),
+        steps: Cow::Borrowed(&def.steps),
         topics: admit::topics_of(def),
-        query_prepared: def.query_prepared.clone(),
-        options: def.options.clone(),
-        custom_data: def.custom_data.clone(),
+        query_prepared: Cow::Borrowed(&def.query_prepared),
+        options: Cow::Borrowed(&def.options),
+        custom_data: Cow::Borrowed(&def.custom_data),
         lengths: def.payloads.iter().map(Bytes::len).collect(),
     };
     Part {
@@ -395,7 +397,7 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
     if kind != DEFINE {
         return Err(damaged(gid, "its first part does not define it"));
     }
-    let h: DefineHead = head(gid, &bytes)?;
+    let h: DefineHead<'static> = head(gid, &bytes)?;
     let mut payloads = Vec::with_capacity(h.lengths.len());
     let mut at = 0;
     for length in &h.lengths {
@@ -411,13 +413,13 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
         trans_type: h.trans_type,
         protocol: h.protocol,
         rows: admit::rows_of(h.trans_type, &h.steps, &h.topics),
-        steps: h.steps,
+        steps: h.steps.into_owned(),
         payloads,
-        query_prepared: h.query_prepared,
-        options: h.options,
+        query_prepared: h.query_prepared.into_owned(),
+        options: h.options.into_owned(),
         custom: admit::custom(h.trans_type, &h.custom_data, h.lengths.len())
             .map_err(|e| damaged(gid, e))?,
-        custom_data: h.custom_data,
+        custom_data: h.custom_data.into_owned(),
     };
     let mut rows: Vec<Row> = def
         .rows

@@ -89,12 +89,12 @@ mod tests {
     #[test]
     fn a_confirm_that_was_dropped_with_its_refused_save_is_asked_for_again() {
         let policy = Policy::default();
-        let request = GlobalRequest {
+        let mut request = GlobalRequest {
             gid: "g".into(),
             trans_type: "tcc".into(),
             ..GlobalRequest::default()
         };
-        let def = admit::define(&request, &BTreeMap::new(), &policy.limits).expect("legal");
+        let def = admit::define(&mut request, &BTreeMap::new(), &policy.limits).expect("legal");
         let (_, save) = Transaction::new(def, Status::Prepared, 0).take_save(false);
         let part = |branch: &str| {
             let rows = vec![

@@ -304,7 +304,7 @@ mod tests {
                 ("compensate".into(), format!("http://p/c{n}")),
             ])
         };
-        let request = GlobalRequest {
+        let mut request = GlobalRequest {
             gid: "g".into(),
             trans_type: "saga".into(),
             steps: vec![step(1), step(2)],
@@ -314,7 +314,7 @@ mod tests {
         };
         let policy = Policy::default();
         Transaction::new(
-            admit::define(&request, &BTreeMap::new(), &policy.limits).expect("legal"),
+            admit::define(&mut request, &BTreeMap::new(), &policy.limits).expect("legal"),
             Status::Submitted,
             0,
         )

@@ -78,7 +78,7 @@ impl World {
         at_once: bool,
     ) -> World {
         let def =
-            define(&global(body), topics, &policy.limits).expect("a request that is admitted");
+            define(&mut global(body), topics, &policy.limits).expect("a request that is admitted");
         let gid = def.gid.clone();
         let tx = Transaction::new(def, status, START);
         let index = Index {

@@ -414,7 +414,7 @@ fn after_a_lost_race_an_older_result_does_not_end_the_newer_call() {
 fn a_new_transaction_is_created_with_all_it_has() {
     let body = saga(2);
     let def = define(
-        &global(&body),
+        &mut global(&body),
         &Default::default(),
         &Policy::default().limits,
     )

@@ -399,7 +399,7 @@ fn fault_a02_gids_that_are_prefixes_of_one_another_keep_their_own_branches() {
         .iter()
         .map(|gid| {
             let def = define(
-                &global(&with(saga(2), json!({"gid": gid}))),
+                &mut global(&with(saga(2), json!({"gid": gid}))),
                 &Default::default(),
                 &Limits::default(),
             );
@@ -448,7 +448,7 @@ fn fault_a04_protocol_and_type_choose_how_a_branch_is_called() {
         (TransType::Saga, Protocol::Http, Purpose::Branch)
     );
     let e = define(
-        &global(&with(saga(1), json!({"protocol": "soap"}))),
+        &mut global(&with(saga(1), json!({"protocol": "soap"}))),
         &Default::default(),
         &Limits::default(),
     );

@@ -10,7 +10,7 @@ use amends::{Error, ErrorKind, Limits, Outcome, Policy, Status, TransType};
 use serde_json::{Value, json};
 
 fn admit(body: &Value) -> Result<(), Error> {
-    define(&global(body), &Topics::new(), &Limits::default()).map(drop)
+    define(&mut global(body), &Topics::new(), &Limits::default()).map(drop)
 }
 
 fn refused(body: &Value) -> Error {
@@ -335,7 +335,8 @@ fn fault_c45_a_prepared_message_is_submitted_though_its_topic_is_gone() {
     assert_eq!(w.status(), Status::Succeed);
 
     for gone in [Topics::new(), Topics::from([("t".to_owned(), Vec::new())])] {
-        let e = define(&global(&body), &gone, &Limits::default()).expect_err("nobody subscribes");
+        let e =
+            define(&mut global(&body), &gone, &Limits::default()).expect_err("nobody subscribes");
         assert_eq!(
             (e.kind(), e.message()),
             (ErrorKind::TopicNotFound, "topic not found")
@@ -343,7 +344,7 @@ fn fault_c45_a_prepared_message_is_submitted_though_its_topic_is_gone() {
     }
     let bad = Topics::from([("t".to_owned(), vec!["s:1/x".to_owned()])]);
     assert_eq!(
-        define(&global(&body), &bad, &Limits::default())
+        define(&mut global(&body), &bad, &Limits::default())
             .expect_err("bad url")
             .kind(),
         ErrorKind::Invalid
@@ -380,7 +381,7 @@ fn fault_c48_settings_of_zero_do_not_spin() {
         ..Policy::default()
     };
     // A configuration refuses them; a transaction that says nothing of its own must still not loop within one step.
-    let def = define(&global(&saga(1)), &Topics::new(), &zero.limits).expect("admitted");
+    let def = define(&mut global(&saga(1)), &Topics::new(), &zero.limits).expect("admitted");
     let mut tx = Transaction::new(def, Status::Submitted, 5);
     let env = amends::coordinator::Env {
         now: 5,
@@ -403,5 +404,5 @@ fn a_request_of_nulls_is_what_some_clients_send() {
     let body = r#"{"gid":"g","trans_type":"saga","steps":[{"action":"http://a/1","compensate":null}],"payloads":["{}"],"custom_data":null,
         "query_prepared":null,"protocol":null,"branch_headers":null,"wait_result":null,"timeout_to_fail":null,"concurrent":null}"#;
     let r = GlobalRequest::from_json(body.as_bytes()).expect("decodes");
-    define(&r, &Topics::new(), &Limits::default()).expect("admitted");
+    define(&mut r.clone(), &Topics::new(), &Limits::default()).expect("admitted");
 }

@@ -10,7 +10,7 @@ use amends::{Error, ErrorKind, Limits, Policy, Status};
 use serde_json::{Value, json};
 
 fn admit(body: &Value, limits: &Limits) -> Result<(), Error> {
-    define(&global(body), &Topics::new(), limits).map(drop)
+    define(&mut global(body), &Topics::new(), limits).map(drop)
 }
 
 fn registers(body: &Value, limits: &Limits) -> Result<(), Error> {
@@ -121,7 +121,7 @@ fn urls_wherever_they_stand() {
         at_and_past(l.url, "URL", |n| {
             let topics = Topics::from([("t".to_owned(), vec![url(n)])]);
             define(
-                &global(&with(msg(1), json!({"steps": [{"action": "topic://t"}]}))),
+                &mut global(&with(msg(1), json!({"steps": [{"action": "topic://t"}]}))),
                 &topics,
                 &l,
             )
@@ -214,7 +214,8 @@ fn a_payload_counts_once_whatever_the_number_of_subscribers() {
         msg(1),
         json!({"steps": [{"action": "topic://t"}], "payloads": ["p".repeat(2_000)]}),
     );
-    define(&global(&body), &topics, &l).expect("2,000 bytes, 100 URLs of 10, and the step's 15");
+    define(&mut global(&body), &topics, &l)
+        .expect("2,000 bytes, 100 URLs of 10, and the step's 15");
 }
 
 #[test]
@@ -232,7 +233,7 @@ fn distinct_branches_after_topics_were_expanded() {
                 (1..n).map(|k| format!("http://s/{k}")).collect(),
             )]);
             define(
-                &global(&with(
+                &mut global(&with(
                     msg(2),
                     json!({"steps": [{"action": "topic://t"}, {"action": "http://a/2"}]}),
                 )),

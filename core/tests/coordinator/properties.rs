@@ -380,7 +380,7 @@ proptest! {
         inputs in proptest::collection::vec((any_input(), any::<i64>(), any::<u64>()), 0..40),
     ) {
         let policy = Policy::default();
-        let def = define(&global(&body), &Topics::new(), &policy.limits).expect("admitted");
+        let def = define(&mut global(&body), &Topics::new(), &policy.limits).expect("admitted");
         let mut tx = Transaction::new(def, if submitted { Status::Submitted } else { Status::Prepared }, 0);
         for (input, now, random) in inputs {
             let (before, env) = (tx.clone(), Env { now: now >> (now & 31), policy: &policy, random });

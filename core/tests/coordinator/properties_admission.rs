@@ -63,7 +63,7 @@ fn admit(body: &[u8]) {
             .into_iter()
             .map(|n| (n, vec!["http://s/1".to_owned(), "http://s/2".to_owned()]))
             .collect();
-        match define(&r, &subscribers, &limits) {
+        match define(&mut r.clone(), &subscribers, &limits) {
             Err(e) => assert!(
                 !e.message().is_empty()
                     && matches!(e.kind(), ErrorKind::Invalid | ErrorKind::TopicNotFound)
@@ -171,7 +171,7 @@ proptest! {
         }
         let custom = json!({"concurrent": concurrent, "orders": orders}).to_string();
         let body = with(saga(steps), json!({"custom_data": custom}));
-        let admitted = define(&global(&body), &Topics::new(), &Limits::default());
+        let admitted = define(&mut global(&body), &Topics::new(), &Limits::default());
         prop_assert_eq!(admitted.is_err(), cyclic, "{}", custom);
         if !cyclic {
             Run::new(&body, 0, true).calm();

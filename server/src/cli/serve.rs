@@ -61,18 +61,33 @@ impl Serve {
                 "everybody who reaches this address can stop and delete transactions: set operator_token"
             );
         }
+        without_huge_pages();
         let failed = |error: std::io::Error| Failure::new(Exit::Failed, error.to_string());
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.enable_all();
-        if config.worker_threads > 0 {
-            runtime.worker_threads(config.worker_threads);
-        }
+        runtime.worker_threads(match config.worker_threads {
+            0 => default_workers(),
+            threads => threads,
+        });
         let runtime = runtime.build().map_err(failed)?;
         let ended = runtime.block_on(serve(config));
         // What still runs here was told to stop and had its time.
         runtime.shutdown_background();
         ended
     }
+}
+
+/// Payloads come and go: as huge pages their memory would be zeroed again and again (5 to 10 % of the coordinator's time was spent on it),
+/// and be given back late. Where the system refuses, it is only slower.
+fn without_huge_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// One core is left to the thread that writes; a second worker on two cores costs more in wake-ups than it does.
+fn default_workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.saturating_sub(1).max(1)
 }
 
 async fn serve(config: Config) -> Result<(), Failure> {

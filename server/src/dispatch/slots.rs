@@ -47,6 +47,13 @@ pub struct Permit {
     released: bool,
 }
 
+impl Permit {
+    /// The host it is for: scheme and authority.
+    pub fn host(&self) -> &Arc<str> {
+        &self.host
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if !self.released {

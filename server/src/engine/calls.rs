@@ -1,9 +1,16 @@
 //! The calls of a driver: each needs a slot, and is told to the transaction as its result.
 
+use super::Engine;
 use super::driver::Driver;
-use crate::dispatch::slots::Acquire;
-use amends::coordinator::Call;
+use crate::dispatch::Reply;
+use crate::dispatch::slots::{Acquire, Permit};
+use amends::Outcome;
+use amends::coordinator::{Call, CallId};
 use amends::wire::call::{HttpCall, Target, host};
+use futures_util::future::BoxFuture;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 impl Driver<'_> {
     pub(super) fn make_calls(&mut self, calls: Vec<Call>) {
@@ -46,14 +53,34 @@ impl Driver<'_> {
             timeout,
             &engine.policy.compat,
         );
-        let sent = engine.transport.call(request);
-        let id = call.id;
-        let host = host(&call.url).to_owned();
-        self.calls.push(Box::pin(async move {
-            let reply = sent.await;
-            engine.freed(Some(&host), engine.slots.release(permit, reply.unreachable));
-            (id, reply.outcome)
-        }));
+        self.calls.push(Sent {
+            engine,
+            id: call.id,
+            permit: Some(permit),
+            reply: engine.transport.call(request),
+        });
         true
+    }
+}
+
+/// A call on the wire; when it ends, its slot is free.
+pub(super) struct Sent<'e> {
+    engine: &'e Arc<Engine>,
+    id: CallId,
+    permit: Option<Permit>,
+    reply: BoxFuture<'static, Reply>,
+}
+
+impl Future for Sent<'_> {
+    type Output = (CallId, Outcome);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let reply = ready!(self.reply.as_mut().poll(cx));
+        if let Some(permit) = self.permit.take() {
+            let (engine, host) = (self.engine, permit.host().clone());
+            let freed = engine.slots.release(permit, reply.unreachable);
+            engine.freed(Some(&host), freed);
+        }
+        Poll::Ready((self.id, reply.outcome))
     }
 }

@@ -2,15 +2,18 @@
 //! rule 3): a save is queued at once, calls and answers wait until the saves they rest on are durable.
 
 use super::Engine;
+use super::calls::Sent;
 use super::mailbox::{Answer, Mailbox, Message};
 use crate::store::{Saved, StoreError, store_error};
 use amends::coordinator::{CallId, Effects, Input, Request, Transaction, Wait, When, step};
 use amends::{Error, Millis, Outcome, Status, TransType};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, Sleep};
 
 /// A driver stays for what is due within this time, ms; for anything later it lets go. Less than the shortest base interval (1 s), so that
 /// what panicked is let go of, and is served like any other until it is due again.
@@ -45,8 +48,9 @@ pub(super) struct Driver<'e> {
     pub(super) engine: &'e Arc<Engine>,
     mailbox: &'e Mailbox,
     pub(super) tx: Box<Transaction>,
-    pub(super) calls: FuturesUnordered<BoxFuture<'e, (CallId, Outcome)>>,
-    saves: FuturesOrdered<BoxFuture<'e, (u64, Result<Saved, StoreError>)>>,
+    pub(super) calls: FuturesUnordered<Sent<'e>>,
+    /// Saves on their way to the store, which answers them in order.
+    saves: VecDeque<(u64, BoxFuture<'e, Result<Saved, StoreError>>)>,
     /// Events that came while a save was awaited, in order.
     pub(super) inbox: VecDeque<Event>,
     watchers: Vec<(Wait, Answer)>,
@@ -58,6 +62,8 @@ pub(super) struct Driver<'e> {
     pub(super) built: u64,
     late_at: Option<Millis>,
     pub(super) wake_at: Option<Millis>,
+    /// Rings at this time; kept while other things happen first, for setting one costs more than hearing it.
+    alarm: Option<(Millis, Pin<Box<Sleep>>)>,
     /// A call found no free slot.
     pub(super) queued: bool,
     /// There is no room for it: its calls wait for its turn.
@@ -80,7 +86,7 @@ impl<'e> Driver<'e> {
             marked: false,
             tx,
             calls: FuturesUnordered::new(),
-            saves: FuturesOrdered::new(),
+            saves: VecDeque::new(),
             inbox: VecDeque::new(),
             watchers: Vec::new(),
             facts: VecDeque::new(),
@@ -88,6 +94,7 @@ impl<'e> Driver<'e> {
             built: 0,
             late_at: None,
             wake_at: None,
+            alarm: None,
             queued: false,
             guest: mailbox.guest,
         });
@@ -153,20 +160,39 @@ impl<'e> Driver<'e> {
             .into_iter()
             .flatten()
             .min();
-            let pause = until.map(|at| {
-                Duration::from_millis(u64::try_from(at - self.engine.now()).unwrap_or(0))
-            });
+            self.set_alarm(until);
             tokio::select! {
                 biased;
-                Some((seq, result)) = self.saves.next(), if !self.saves.is_empty() => return Event::Saved(seq, result),
+                Some((seq, result)) = first(&mut self.saves), if !self.saves.is_empty() => return Event::Saved(seq, result),
                 Some((id, outcome)) = self.calls.next(), if !self.calls.is_empty() => return Event::Result(id, outcome),
                 () = self.mailbox.bell.notified() => {
                     if self.engine.stopping() {
                         return Event::Look;
                     }
                 }
-                () = sleep(pause), if pause.is_some() => return Event::Look,
+                () = ring(&mut self.alarm) => {
+                    self.alarm = None;
+                    return Event::Look;
+                }
             }
+        }
+    }
+
+    fn set_alarm(&mut self, until: Option<Millis>) {
+        if self.alarm.as_ref().map(|(at, _)| *at) == until {
+            return;
+        }
+        let Some(until) = until else {
+            self.alarm = None;
+            return;
+        };
+        let pause = Duration::from_millis(u64::try_from(until - self.engine.now()).unwrap_or(0));
+        match &mut self.alarm {
+            Some((at, sleep)) => {
+                *at = until;
+                sleep.as_mut().reset(Instant::now() + pause);
+            }
+            None => self.alarm = Some((until, Box::pin(tokio::time::sleep(pause)))),
         }
     }
 
@@ -324,8 +350,7 @@ impl<'e> Driver<'e> {
         self.built = seq;
         self.late_at = None;
         let saved = self.engine.store.save(self.tx.gid().clone(), save);
-        self.saves
-            .push_back(Box::pin(async move { (seq, saved.await) }));
+        self.saves.push_back((seq, saved));
     }
 
     fn saved(&mut self, seq: u64, result: Result<Saved, StoreError>) -> Result<(), Lost> {
@@ -347,7 +372,7 @@ impl<'e> Driver<'e> {
         while self.acked < seq {
             tokio::select! {
                 biased;
-                Some((seq, result)) = self.saves.next(), if !self.saves.is_empty() => self.saved(seq, result)?,
+                Some((seq, result)) = first(&mut self.saves), if !self.saves.is_empty() => self.saved(seq, result)?,
                 Some((id, outcome)) = self.calls.next(), if !self.calls.is_empty() => self.inbox.push_back(Event::Result(id, outcome)),
                 else => return Err(Lost::Conflict),
             }
@@ -459,9 +484,19 @@ impl<'e> Driver<'e> {
     }
 }
 
-async fn sleep(pause: Option<Duration>) {
-    match pause {
-        Some(pause) => tokio::time::sleep(pause).await,
+/// The answer of the save that was queued first.
+async fn first(
+    saves: &mut VecDeque<(u64, BoxFuture<'_, Result<Saved, StoreError>>)>,
+) -> Option<(u64, Result<Saved, StoreError>)> {
+    let (seq, saved) = saves.front_mut()?;
+    let (seq, result) = (*seq, saved.await);
+    saves.pop_front();
+    Some((seq, result))
+}
+
+async fn ring(alarm: &mut Option<(Millis, Pin<Box<Sleep>>)>) {
+    match alarm {
+        Some((_, sleep)) => sleep.await,
         None => std::future::pending().await,
     }
 }

@@ -15,7 +15,7 @@ type Answered = oneshot::Receiver<Result<(), Error>>;
 
 impl Engine {
     /// Stores a transaction that is not decided yet. Again for one that is prepared: success, and nothing changes.
-    pub async fn prepare(&self, req: GlobalRequest) -> Result<(), Error> {
+    pub async fn prepare(&self, mut req: GlobalRequest) -> Result<(), Error> {
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
         // A repeated prepare is answered by the stored status, whatever else it says; it need not resolve its topics again.
         let unresolved = admit::topics(&req).next().is_some();
@@ -30,7 +30,7 @@ impl Engine {
                 "query_prepared is empty: a message that is prepared needs a URL to ask whether to deliver it",
             ));
         }
-        let def = self.define(&req).await?;
+        let def = self.define(&mut req).await?;
         if def.trans_type == TransType::Workflow {
             return Err(Error::invalid("a workflow is prepared by prepareWorkflow"));
         }
@@ -46,7 +46,10 @@ impl Engine {
     }
 
     /// Checks a request that may be stored, its topics resolved.
-    async fn define(&self, req: &GlobalRequest) -> Result<amends::coordinator::Definition, Error> {
+    async fn define(
+        &self,
+        req: &mut GlobalRequest,
+    ) -> Result<amends::coordinator::Definition, Error> {
         let names: Vec<&str> = admit::topics(req).collect();
         let subscribers = if names.is_empty() {
             Default::default()
@@ -87,7 +90,7 @@ impl Engine {
 
     /// Submits: stores what is new and drives it, or decides what was prepared. Waits for the result if the request says so
     /// (rules.md 2.3).
-    pub async fn submit(self: &Arc<Self>, req: GlobalRequest) -> Result<(), Error> {
+    pub async fn submit(self: &Arc<Self>, mut req: GlobalRequest) -> Result<(), Error> {
         let trans_type = admit::trans_type(&req.trans_type)?;
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
         if trans_type == TransType::Workflow {
@@ -98,7 +101,7 @@ impl Engine {
         if !creates || (by_topic && self.store.load(&gid).await.map_err(store_error)?.is_some()) {
             return self.resubmit(&gid, trans_type, &req).await;
         }
-        let def = match self.define(&req).await {
+        let def = match self.define(&mut req).await {
             Ok(def) => def,
             // The steps come from what is stored (rules.md 2.2), so that those of this request need not make sense.
             Err(e) => {
@@ -113,9 +116,9 @@ impl Engine {
         let (answer, answered) = oneshot::channel();
         match self.drive_new(tx, req.wait_result, answer) {
             None => received(answered).await,
+            // Boxed, as what is rare or large is here: the server moves this future about with every submit.
             Some((tx, answer)) => {
-                self.store_for_later(*tx, req.wait_result, answer, answered)
-                    .await
+                Box::pin(self.store_for_later(*tx, req.wait_result, answer, answered)).await
             }
         }
     }
@@ -320,10 +323,10 @@ impl Engine {
     /// Stores a workflow, or finds it, and returns it with its progress.
     pub async fn prepare_workflow(
         self: &Arc<Self>,
-        req: GlobalRequest,
+        mut req: GlobalRequest,
     ) -> Result<Transaction, Error> {
         let gid = Gid::new(&req.gid, &self.policy.limits)?;
-        let def = match self.define(&req).await {
+        let def = match self.define(&mut req).await {
             Ok(def) if def.trans_type == TransType::Workflow => def,
             Ok(def) => {
                 return Err(Error::invalid(format!(

@@ -103,7 +103,10 @@ impl Connection {
             .await
             .map_err(BenchError::io(what()))?;
         stream.set_nodelay(true).map_err(BenchError::io(what()))?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        // As the coordinator does it, or the null coordinator would be no floor.
+        let (sender, connection) = hyper::client::conn::http1::Builder::new()
+            .writev(false)
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(BenchError::http(what()))?;
         tokio::spawn(async move {
@@ -166,6 +169,7 @@ where
             });
             // A peer that went away is its own affair.
             let _ = hyper::server::conn::http1::Builder::new()
+                .writev(false)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });

@@ -320,7 +320,7 @@ impl Plan {
 /// The definition of a drawn request.
 fn defined(req: &GlobalRequest) -> Definition {
     let subscribers = BTreeMap::from([("t".to_owned(), vec![url(1, "s1"), url(2, "s2")])]);
-    match admit::define(req, &subscribers, &Limits::default()) {
+    match admit::define(&mut req.clone(), &subscribers, &Limits::default()) {
         Ok(def) => def,
         Err(e) => unreachable!("a drawn request is legal: {e}"),
     }

@@ -200,8 +200,12 @@ mod tests {
             trans_type: "tcc".into(),
             ..GlobalRequest::default()
         };
-        let def =
-            admit::define(&request, &BTreeMap::new(), &Policy::default().limits).expect("legal");
+        let def = admit::define(
+            &mut request.clone(),
+            &BTreeMap::new(),
+            &Policy::default().limits,
+        )
+        .expect("legal");
         let mut t = Transaction::new(def, Status::Prepared, 0);
         let mut store = Store::default();
         assert_eq!(

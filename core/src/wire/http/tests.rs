@@ -13,8 +13,8 @@ const NOW: Millis = 1_795_369_059_461;
 
 fn stored(body: &str, status: Status) -> Transaction {
     let policy = Policy::default();
-    let req = GlobalRequest::from_json(body.as_bytes()).expect("a request");
-    let def = admit::define(&req, &BTreeMap::new(), &policy.limits).expect("a definition");
+    let mut req = GlobalRequest::from_json(body.as_bytes()).expect("a request");
+    let def = admit::define(&mut req, &BTreeMap::new(), &policy.limits).expect("a definition");
     let mut tx = Transaction::new(def, status, NOW);
     drive(&mut tx, NOW, Input::Wake);
     tx

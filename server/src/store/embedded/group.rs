@@ -79,6 +79,10 @@ pub(super) struct Prepared {
     pub(super) answers: Vec<Answer>,
 }
 
+fn batch(shared: &Shared) -> OwnedWriteBatch {
+    OwnedWriteBatch::with_capacity(shared.db.clone(), 64).durability(Some(PersistMode::SyncData))
+}
+
 pub(super) struct Group {
     shared: Arc<Shared>,
     buckets: Arc<[Bucket]>,
@@ -93,10 +97,8 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(shared: Arc<Shared>) -> Group {
-        let batch = OwnedWriteBatch::with_capacity(shared.db.clone(), 64)
-            .durability(Some(PersistMode::SyncData));
-        let buckets = shared.bucket_list();
-        let (touched, rows, kv, answers) = Default::default();
+        let batch = batch(&shared);
+        let (buckets, touched, rows, kv, answers) = Default::default();
         Group {
             shared,
             buckets,
@@ -107,6 +109,11 @@ impl Group {
             kv,
             answers,
         }
+    }
+
+    /// Starts a group in the memory of the one before it.
+    pub(super) fn begin(&mut self) {
+        self.buckets = self.shared.bucket_list();
     }
 
     /// Checks a command and collects what it writes. An error is fatal.
@@ -146,9 +153,10 @@ impl Group {
     }
 
     /// Adds the states, which stand behind the parts so that who reads a state finds all of its parts.
-    pub(super) fn prepare(mut self) -> Prepared {
+    pub(super) fn prepare(&mut self) -> Prepared {
         let mut written = Vec::with_capacity(self.touched.len());
-        for (gid, touched) in std::mem::take(&mut self.touched) {
+        let mut records = std::mem::take(&mut self.touched);
+        for (gid, touched) in records.drain() {
             let (Some((index, state, holding)), Some(Now { place, .. })) =
                 (touched.pending, touched.now)
             else {
@@ -183,11 +191,16 @@ impl Group {
                 place,
             });
         }
+        self.touched = records;
+        self.rows.clear();
+        self.kv.clear();
+        // A bucket that is dropped must not be held until the next write.
+        self.buckets = Arc::default();
         Prepared {
-            batch: self.batch,
-            bytes: self.bytes,
+            batch: std::mem::replace(&mut self.batch, batch(&self.shared)),
+            bytes: std::mem::take(&mut self.bytes),
             written,
-            answers: self.answers,
+            answers: std::mem::take(&mut self.answers),
         }
     }
 

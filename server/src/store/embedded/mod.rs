@@ -260,7 +260,9 @@ impl Store for EmbeddedStore {
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended>> {
-        self.shared.queue(|done| Command::Append { append, done })
+        self.shared
+            .queue(|done| Command::Append { append, done })
+            .boxed()
     }
 
     fn now(&self) -> Millis {
@@ -323,19 +325,22 @@ impl Store for EmbeddedStore {
         base: u64,
     ) -> BoxFuture<'_, Result<bool>> {
         let (cat, key) = (cat.to_owned(), key.to_owned());
-        self.shared.queue(move |done| Command::KvPut {
-            cat,
-            key,
-            value,
-            base,
-            done,
-        })
+        self.shared
+            .queue(move |done| Command::KvPut {
+                cat,
+                key,
+                value,
+                base,
+                done,
+            })
+            .boxed()
     }
 
     fn kv_delete(&self, cat: &str, key: &str) -> BoxFuture<'_, Result<bool>> {
         let (cat, key) = (cat.to_owned(), key.to_owned());
         self.shared
             .queue(|done| Command::KvDelete { cat, key, done })
+            .boxed()
     }
 
     fn kv_list(
@@ -378,7 +383,7 @@ impl Store for EmbeddedStore {
         if room.is_err() || (0..FRESH).contains(&age) {
             return async move { room }.boxed();
         }
-        self.shared.queue(|done| Command::Ping { done })
+        self.shared.queue(|done| Command::Ping { done }).boxed()
     }
 
     fn stats(&self) -> Stats {

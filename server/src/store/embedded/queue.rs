@@ -145,9 +145,7 @@ impl Queue {
         true
     }
 
-    /// Takes what waits as the next group, once there is something; `false` when the queue is closed and empty. It never waits for more
-    /// (rules.md 7.3 would allow it): what comes while a group is synced is group enough, and a wait costs every caller more than the
-    /// syncs it saves.
+    /// Takes what waits as the next group, once there is something; `false` when the queue is closed and empty.
     pub(super) fn take(&self, group: &mut Vec<Queued>) -> bool {
         let mut state = locked(&self.state);
         while state.waiting.is_empty() {

@@ -8,8 +8,6 @@ use super::lock::FolderLock;
 use super::queue::{Behind, Command, Done, Queue, answer};
 use amends::Millis;
 use fjall::{Database, Keyspace};
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, ready};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,6 +20,10 @@ pub(super) struct Place {
     pub(super) bucket: u32,
     pub(super) parts: u32,
 }
+
+/// What resolves with the answer of a write.
+pub(super) trait Answered<T>: Future<Output = Result<T>> + Send + 'static {}
+impl<T, F: Future<Output = Result<T>> + Send + 'static> Answered<T> for F {}
 
 pub(super) struct Shared {
     pub(super) path: PathBuf,
@@ -150,26 +152,31 @@ impl Shared {
     }
 
     /// Queues a write now, and returns what resolves with its answer.
-    pub(super) fn queue<T: Send + 'static>(
-        self: &Arc<Self>,
-        command: impl FnOnce(Done<T>) -> Command,
-    ) -> BoxFuture<'static, Result<T>> {
-        match self.check_room() {
-            Ok(()) => self.queue_anyway(command),
-            Err(full) => ready(Err(full)).boxed(),
+    pub(super) fn queue<T, C>(self: &Arc<Self>, command: C) -> impl Answered<T> + use<T, C>
+    where
+        T: Send + 'static,
+        C: FnOnce(Done<T>) -> Command,
+    {
+        let queued = self.check_room().map(|()| self.queue_anyway(command));
+        async move {
+            match queued {
+                Ok(answer) => answer.await,
+                Err(full) => Err(full),
+            }
         }
     }
 
     /// [`Shared::queue`] for what makes room.
-    pub(super) fn queue_anyway<T: Send + 'static>(
-        self: &Arc<Self>,
-        command: impl FnOnce(Done<T>) -> Command,
-    ) -> BoxFuture<'static, Result<T>> {
+    pub(super) fn queue_anyway<T, C>(self: &Arc<Self>, command: C) -> impl Answered<T> + use<T, C>
+    where
+        T: Send + 'static,
+        C: FnOnce(Done<T>) -> Command,
+    {
         let (done, receiver) = oneshot::channel();
         // A closed queue drops the sender, which is how the receiver learns of it.
         self.queue.push(command(done));
         let shared = self.clone();
-        async move { answer(receiver, || shared.lost()).await }.boxed()
+        async move { answer(receiver, || shared.lost()).await }
     }
 
     pub(super) fn with_index<T>(&self, read: impl FnOnce(&mut DueIndex<Place>) -> T) -> T {
