@@ -195,8 +195,8 @@ async fn measure(
                         post: true,
                         url: url.clone(),
                         headers: vec![
-                            ("content-type".to_owned(), json.clone()),
-                            ("accept".to_owned(), json),
+                            ("content-type".into(), json.clone().into()),
+                            ("accept".into(), json.into()),
                         ],
                         body: Bytes::from_static(
                             b"{\"amount\":30,\"from\":\"alice\",\"to\":\"bob\"}",

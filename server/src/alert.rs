@@ -203,7 +203,7 @@ impl Webhook {
             let call = HttpCall {
                 post: true,
                 url: self.url.clone(),
-                headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+                headers: vec![("content-type".into(), "application/json".into())],
                 body: body.clone(),
                 timeout: self.timeout,
                 purpose: Purpose::Callback,

@@ -16,8 +16,8 @@ async fn a_call_is_sent_as_told_and_the_connection_is_kept() {
     let t = transport();
     for _ in 0..3 {
         let mut c = call(&format!("{}/in?x=1&op=action", p.url), "{\"amount\":30}");
-        c.headers.push(("x-tenant".to_owned(), "one".to_owned()));
-        c.headers.push(("x-tenant".to_owned(), "two".to_owned()));
+        c.headers.push(("x-tenant".into(), "one".into()));
+        c.headers.push(("x-tenant".into(), "two".into()));
         assert_eq!(
             t.call(c).await,
             Reply {
@@ -59,7 +59,8 @@ async fn headers_of_the_connection_are_not_a_transactions_to_set() {
         ("connection", "close"),
         ("expect", "100-continue"),
     ] {
-        c.headers.push((name.to_owned(), value.to_owned()));
+        c.headers
+            .push((name.to_owned().into(), value.to_owned().into()));
     }
     assert_eq!(transport().call(c).await.outcome, Outcome::Success);
     let seen = p.requests.recv().expect("request");
@@ -329,7 +330,7 @@ async fn unusable_urls_and_headers_are_errors_that_say_why() {
     }
     let p = participant(|_, _, _| ok(""));
     let mut c = call(&p.url, "");
-    c.headers.push(("x-a".to_owned(), "line\nbreak".to_owned()));
+    c.headers.push(("x-a".into(), "line\nbreak".into()));
     let (text, unreachable) = error_of(transport().call(c).await);
     assert!(
         text.starts_with("the value of branch header \"x-a\" cannot be sent"),

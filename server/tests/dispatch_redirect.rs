@@ -56,9 +56,8 @@ async fn a_redirect_to_another_host_carries_no_credentials() {
         ))
     });
     let mut c = call(&p.url, "{}");
-    c.headers
-        .push(("authorization".to_owned(), "Bearer t".to_owned()));
-    c.headers.push(("x-tenant".to_owned(), "one".to_owned()));
+    c.headers.push(("authorization".into(), "Bearer t".into()));
+    c.headers.push(("x-tenant".into(), "one".into()));
     assert_eq!(transport().call(c).await.outcome, Outcome::Success);
     assert_eq!(
         header(&p.requests.recv().expect("first").head, "authorization"),

@@ -161,13 +161,9 @@ fn head<T: DeserializeOwned>(gid: &Gid, bytes: &[u8]) -> Result<T, Error> {
 
 impl Transaction {
     /// A transaction that no store has yet.
-    pub fn new(def: Definition, status: Status, now: Millis) -> Transaction {
+    pub fn new(mut def: Definition, status: Status, now: Millis) -> Transaction {
         let part = define_part(&def, now);
-        let rows: Vec<Row> = def
-            .rows
-            .iter()
-            .map(|r| new_row(r, &def.payloads, now))
-            .collect();
+        let rows = new_rows(&mut def, now);
         let state = State {
             format: FORMAT,
             status,
@@ -333,18 +329,20 @@ impl Transaction {
     }
 }
 
-fn new_row(r: &RowDef, payloads: &[Bytes], created: Millis) -> Row {
-    Row {
-        branch_id: r.branch_id.clone(),
-        op: r.op.clone(),
-        url: r.url.clone(),
-        payload: payloads.get(r.step).cloned().unwrap_or_default(),
+/// The rows of a definition, moved out of it.
+fn new_rows(def: &mut Definition, created: Millis) -> Vec<Row> {
+    let row = |r: RowDef| Row {
+        branch_id: r.branch_id,
+        op: r.op,
+        url: r.url,
+        payload: def.payloads.get(r.step).cloned().unwrap_or_default(),
         created,
         run: String::new(),
         registered: BranchStatus::Prepared,
         state: RowState::default(),
         live: RowLive::default(),
-    }
+    };
+    std::mem::take(&mut def.rows).into_iter().map(row).collect()
 }
 
 /// Counted from the rows, not taken from the index, so that a count that went wrong does not stay.
@@ -421,11 +419,7 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
             .map_err(|e| damaged(gid, e))?,
         custom_data: h.custom_data.into_owned(),
     };
-    let mut rows: Vec<Row> = def
-        .rows
-        .iter()
-        .map(|r| new_row(r, &def.payloads, first.created))
-        .collect();
+    let mut rows = new_rows(&mut def, first.created);
     let mut result = String::new();
     for part in parts {
         let (kind, bytes, body) = unframe(gid, &part.bytes)?;

@@ -23,7 +23,8 @@ pub struct Definition {
     pub steps: Vec<BTreeMap<String, String>>,
     /// One body per step.
     pub payloads: Vec<Bytes>,
-    /// Rows made from the steps, topics expanded; empty for tcc, xa and workflow.
+    /// Rows made from the steps, topics expanded; none for tcc, xa and workflow. A transaction moves them out: see
+    /// [`Transaction::rows`].
     pub rows: Vec<RowDef>,
     /// Check-back (msg) or callback (workflow) URL.
     pub query_prepared: String,

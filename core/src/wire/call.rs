@@ -8,6 +8,7 @@ use crate::outcome::{Outcome, Purpose, classify_http, classify_jsonrpc};
 use crate::time::Millis;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Whose call it is, and to whom.
@@ -95,7 +96,7 @@ pub struct HttpCall {
     /// The whole URL with its query.
     pub url: String,
     /// Headers; a later one of the same name replaces an earlier one.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     /// Body.
     pub body: Bytes,
     /// How long the whole call may take, ms.
@@ -121,12 +122,12 @@ impl HttpCall {
             Via::Http
         };
         let mut all = Vec::with_capacity(2 + headers.len());
-        all.push(("content-type".to_owned(), "application/json".to_owned()));
-        all.push(("accept".to_owned(), "application/json".to_owned()));
+        all.push(("content-type".into(), "application/json".into()));
+        all.push(("accept".into(), "application/json".into()));
         all.extend(
             headers
                 .iter()
-                .map(|(k, v)| (k.to_ascii_lowercase(), v.clone())),
+                .map(|(k, v)| (k.to_ascii_lowercase().into(), v.clone().into())),
         );
         let (post, url, body) = match via {
             Via::JsonRpc => (true, t.url.to_owned(), jsonrpc_body(t, payload)),
@@ -309,7 +310,7 @@ mod tests {
             "http://h/a?x=1&branch_id=01&gid=g+1%2F%C3%BC&op=action&trans_type=saga"
         );
         assert!(c.post);
-        assert!(c.headers.contains(&("x-foo".to_owned(), "bar".to_owned())));
+        assert!(c.headers.contains(&("x-foo".into(), "bar".into())));
         assert!(
             call(
                 TransType::Saga,

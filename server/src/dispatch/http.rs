@@ -8,7 +8,8 @@ use amends::{Compat, Outcome};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, Ready, ready};
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue,
+    LOCATION, USER_AGENT,
 };
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
@@ -336,14 +337,19 @@ fn request(
         headers.insert(AUTHORIZATION, value);
     }
     for (name, value) in &call.headers {
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?;
+        // Ours need no look at each letter.
+        let parsed = match &**name {
+            "content-type" => CONTENT_TYPE,
+            "accept" => ACCEPT,
+            other => HeaderName::from_bytes(other.as_bytes())
+                .map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?,
+        };
         if of_the_connection(&parsed) || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE)
         {
             continue;
         }
         // The usual value needs no copy.
-        let value = match value.as_str() {
+        let value = match &**value {
             "application/json" => HeaderValue::from_static("application/json"),
             other => HeaderValue::from_str(other).map_err(|e| {
                 refused(format!(

@@ -114,7 +114,7 @@ pub fn call(url: &str, body: &str) -> HttpCall {
     HttpCall {
         post: !body.is_empty(),
         url: url.to_owned(),
-        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        headers: vec![("content-type".into(), "application/json".into())],
         body: Bytes::copy_from_slice(body.as_bytes()),
         timeout: 5_000,
         purpose: Purpose::Branch,
