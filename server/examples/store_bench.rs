@@ -90,6 +90,7 @@ async fn saga(store: &EmbeddedStore, name: u128, finish: bool) -> Result<()> {
         finished: None,
         attempts: 0,
         failing_host: None,
+        attention: false,
         branches: 0,
         bytes: state.len() as u64,
         driven: finish,

@@ -89,7 +89,7 @@ pub struct Metrics {
     pub calls_in_flight: IntGauge,
     /// Transactions that wait for a slot of a host or of the total (rules.md 4.5).
     pub calls_waiting: IntGauge,
-    /// Transactions marked for attention (rules.md 4.3), as far as this process has seen them.
+    /// Transactions marked for attention (rules.md 4.3).
     pub attention: IntGauge,
     scrape: Mutex<Scraped>,
 }
@@ -365,6 +365,8 @@ impl Metrics {
         let since = |at: Option<Millis>| {
             at.map_or(0.0, |at| now.saturating_sub(at).max(0) as f64 / 1_000.0)
         };
+        self.attention
+            .set(i64::try_from(stats.attention).unwrap_or(i64::MAX));
         scrape.oldest_age.set(since(stats.oldest_created));
         scrape.due_lag.set(since(stats.earliest_due));
         scrape

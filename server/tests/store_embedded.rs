@@ -50,7 +50,11 @@ async fn a_restart_finds_everything_and_holds_nothing() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
     let store = open(folder.path(), &clock);
     create(&store, "driven", driven(BEGIN + 500)).await;
-    create(&store, "waiting", waiting(BEGIN + 500)).await;
+    let looked_at = Index {
+        attention: true,
+        ..waiting(BEGIN + 500)
+    };
+    create(&store, "waiting", looked_at).await;
     create(&store, "tcc", prepared(BEGIN + 600)).await;
     create(&store, "ended", driven(BEGIN)).await;
     store
@@ -74,8 +78,8 @@ async fn a_restart_finds_everything_and_holds_nothing() {
     let store = open(folder.path(), &clock);
     let stats = store.stats();
     assert_eq!(
-        (&stats.unfinished, stats.oldest_created),
-        (&before.unfinished, before.oldest_created)
+        (&stats.unfinished, stats.oldest_created, stats.attention),
+        (&before.unfinished, before.oldest_created, 1)
     );
     let claimed = store
         .claim_due(clock.now(), 9, usize::MAX)
@@ -107,6 +111,7 @@ async fn a_restart_finds_everything_and_holds_nothing() {
         .save(gid("waiting"), save(1, waiting(BEGIN + 500), "{}"))
         .await
         .expect("save");
+    assert_eq!(store.stats().attention, 0, "the save says it is well");
     assert!(
         store
             .claim(&gid("waiting"))

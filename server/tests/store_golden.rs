@@ -271,6 +271,7 @@ async fn write_the_golden_folder() {
         trans_type: TransType::Xa,
         attempts: 3,
         failing_host: Some("bank:1".to_owned()),
+        attention: false,
         ..driven(BEGIN + 6_000)
     };
     store

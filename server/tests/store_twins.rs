@@ -58,6 +58,7 @@ fn index(random: &mut Random, now: Millis) -> Index {
     let index = Index {
         status,
         trans_type: TransType::Tcc,
+        attention: random.below(2) == 0,
         failing_host: (random.below(3) == 0).then(|| random.one_of(&HOSTS).to_owned()),
         driven: random.below(3) == 0,
         quiet: (random.below(2) == 0).then(|| random.below(30) as Millis),
@@ -208,8 +209,18 @@ async fn both_stores_answer_the_same() {
             );
             let (here, there) = (one.store.stats(), other.store.stats());
             assert_eq!(
-                (here.unfinished, here.oldest_created, here.earliest_due),
-                (there.unfinished, there.oldest_created, there.earliest_due),
+                (
+                    here.unfinished,
+                    here.attention,
+                    here.oldest_created,
+                    here.earliest_due
+                ),
+                (
+                    there.unfinished,
+                    there.attention,
+                    there.oldest_created,
+                    there.earliest_due
+                ),
                 "seed {seed}, after {} calls, the last: {last:#?}",
                 story.len(),
             );

@@ -276,6 +276,7 @@ impl Transaction {
             } else {
                 self.last_error().map(|(_, url)| host(url).to_owned())
             },
+            attention: self.state.attention,
             branches: self.live.branches,
             bytes: self.live.bytes,
             driven: driven && !ended,

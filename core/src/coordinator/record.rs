@@ -25,6 +25,8 @@ pub struct Index {
     pub attempts: u32,
     /// Host of the last branch that answered with an error.
     pub failing_host: Option<String>,
+    /// Whether it wants a person's eyes (rules.md 4.3).
+    pub attention: bool,
     /// Distinct branch ids of its rows, the root's not among them (rules.md 5).
     pub branches: u32,
     /// Content of all its parts.

@@ -90,6 +90,7 @@ impl World {
             finished: None,
             attempts: 0,
             failing_host: None,
+            attention: false,
             branches: 0,
             bytes: 0,
             driven: false,

@@ -69,8 +69,6 @@ pub(super) struct Driver<'e> {
     /// There is no room for it: its calls wait for its turn.
     pub(super) guest: bool,
     pub(super) counted_end: bool,
-    /// Whether it is known as one that wants attention.
-    pub(super) marked: bool,
 }
 
 impl<'e> Driver<'e> {
@@ -83,7 +81,6 @@ impl<'e> Driver<'e> {
             engine,
             mailbox,
             counted_end: false,
-            marked: false,
             tx,
             calls: FuturesUnordered::new(),
             saves: VecDeque::new(),
@@ -339,7 +336,6 @@ impl<'e> Driver<'e> {
             return Err(lost);
         }
         self.count_end();
-        self.mark();
         self.make_calls(fx.calls);
         Ok(())
     }

@@ -20,7 +20,7 @@ use amends::coordinator::{Env, Transaction};
 use amends::{Error, Gid, Millis, Policy};
 use mailbox::{Answer, Mailbox, Message};
 use start::Start;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -61,8 +61,6 @@ pub struct Engine {
     /// Requests that wait for the result of a transaction that is not driven yet.
     early: Mutex<HashMap<Gid, Vec<Answer>>>,
     timer: Timer,
-    /// Those that want attention, as far as this process has seen them.
-    attention: Mutex<HashSet<Gid>>,
     log: LogLimiter,
     stopping: AtomicBool,
     idle: Notify,
@@ -87,7 +85,6 @@ impl Engine {
             drivers: Mutex::default(),
             early: Mutex::default(),
             timer: Timer::default(),
-            attention: Mutex::default(),
             log: LogLimiter::default(),
             stopping: AtomicBool::new(false),
             idle: Notify::new(),
@@ -130,12 +127,6 @@ impl Engine {
             .calls_in_flight
             .set(count(self.calls_in_flight()));
         self.metrics.calls_waiting.set(count(self.slots.waiting()));
-        self.metrics.attention.set(count(
-            self.attention
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .len(),
-        ));
     }
 
     /// A new gid.

@@ -1,11 +1,10 @@
-//! What a driver tells the outside: metrics, logs, alerts, and who wants attention.
+//! What a driver tells the outside: metrics, logs and alerts.
 
 use super::driver::Driver;
 use amends::branch::ROOT_BRANCH;
 use amends::coordinator::{Alert, CallId};
 use amends::limits::cut;
 use amends::{Op, Outcome, Status};
-use std::sync::PoisonError;
 
 /// What a log line keeps of a text that somebody else wrote, bytes.
 const TEXT_MAX: usize = 300;
@@ -48,24 +47,6 @@ impl Driver<'_> {
             retry_count,
             status,
         });
-    }
-
-    /// Keeps the set of those that want attention (rules.md 4.3).
-    pub(super) fn mark(&mut self) {
-        let marked = self.tx.state().attention;
-        if marked != self.marked {
-            self.marked = marked;
-            let mut all = self
-                .engine
-                .attention
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if marked {
-                all.insert(self.tx.gid().clone())
-            } else {
-                all.remove(self.tx.gid())
-            };
-        }
     }
 
     /// Counts an outcome once, when it is durable.

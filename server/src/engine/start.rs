@@ -88,7 +88,6 @@ async fn drive(engine: &Arc<Engine>, gid: &Gid, mailbox: &Mailbox, start: Start,
     let mut driver = Driver::new(engine, mailbox, tx);
     driver.guest &= !its_turn;
     driver.counted_end = driver.tx.status().is_final();
-    driver.mark();
     if panicked && !driver.tx.status().is_final() {
         driver.step_and_carry_out(Input::Panicked).await;
     }

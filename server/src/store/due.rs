@@ -21,6 +21,7 @@ struct Entry<P> {
     trans_type: TransType,
     held: bool,
     exact: bool,
+    attention: bool,
     failing_host: Option<Arc<str>>,
     place: P,
 }
@@ -33,6 +34,7 @@ pub(crate) struct DueIndex<P> {
     failing: HashMap<Arc<str>, BTreeSet<Gid>>,
     created: BTreeMap<Millis, u32>,
     counts: HashMap<(TransType, Status), u64>,
+    attention: u64,
 }
 
 /// How a write changes who holds a record.
@@ -68,6 +70,7 @@ impl<P: Copy> DueIndex<P> {
             failing: HashMap::new(),
             created: BTreeMap::new(),
             counts: HashMap::new(),
+            attention: 0,
         }
     }
 
@@ -97,6 +100,7 @@ impl<P: Copy> DueIndex<P> {
             .counts
             .entry((index.trans_type, index.status))
             .or_default() += 1;
+        self.attention += u64::from(index.attention);
         if held {
             self.held.insert(gid.clone());
         } else {
@@ -113,6 +117,7 @@ impl<P: Copy> DueIndex<P> {
                 trans_type,
                 held,
                 exact,
+                attention: index.attention,
                 failing_host,
                 place,
             },
@@ -135,6 +140,7 @@ impl<P: Copy> DueIndex<P> {
             }
         }
         decrement(&mut self.created, entry.created);
+        self.attention -= u64::from(entry.attention);
         if let Some(count) = self.counts.get_mut(&(entry.trans_type, entry.status)) {
             *count -= 1;
         }
@@ -277,6 +283,7 @@ impl<P: Copy> DueIndex<P> {
         unfinished.sort_unstable();
         Stats {
             unfinished,
+            attention: self.attention,
             oldest_created: self.created.keys().next().copied(),
             // Those whose driver is gone are due without a time that could be late.
             earliest_due: queued_after(&self.queue, AT_ONCE)

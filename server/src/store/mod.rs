@@ -133,6 +133,8 @@ pub struct Kv {
 pub struct Stats {
     /// Unfinished records by (type, status).
     pub unfinished: Vec<((TransType, Status), u64)>,
+    /// Unfinished records that want attention.
+    pub attention: u64,
     /// Creation time of the oldest unfinished record.
     pub oldest_created: Option<Millis>,
     /// The earliest due time of a record nobody holds.

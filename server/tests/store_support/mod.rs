@@ -99,6 +99,7 @@ pub(crate) fn waiting(due: Millis) -> Index {
         finished: None,
         attempts: 0,
         failing_host: None,
+        attention: false,
         branches: 0,
         bytes: 0,
         driven: false,

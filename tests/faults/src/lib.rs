@@ -59,6 +59,7 @@ pub fn index(gid: &str, parts: u32, created: Millis, now: Millis, ended: bool) -
         finished: Some(now).filter(|_| ended),
         attempts: 0,
         failing_host: None,
+        attention: false,
         branches: parts,
         bytes: (0..parts)
             .map(|number| content(gid, number).len() as u64)

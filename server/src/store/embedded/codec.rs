@@ -184,6 +184,7 @@ const HAS_DUE: u8 = 2;
 const HAS_FINISHED: u8 = 4;
 const HAS_HOST: u8 = 8;
 const HAS_QUIET: u8 = 16;
+const ATTENTION: u8 = 32;
 
 fn status_code(status: Status) -> u8 {
     match status {
@@ -214,7 +215,8 @@ pub(super) fn encode_state(head: &Head, state: &[u8]) -> Vec<u8> {
         | flag(index.due.is_some(), HAS_DUE)
         | flag(index.finished.is_some(), HAS_FINISHED)
         | flag(host.is_some(), HAS_HOST)
-        | flag(index.quiet.is_some(), HAS_QUIET);
+        | flag(index.quiet.is_some(), HAS_QUIET)
+        | flag(index.attention, ATTENTION);
     value.bytes(&[
         status_code(index.status),
         type_code(index.trans_type),
@@ -271,6 +273,7 @@ pub(super) fn decode_state(value: &[u8]) -> Result<(Head, &[u8]), Corrupt> {
         finished,
         attempts,
         failing_host,
+        attention: has(ATTENTION),
         branches,
         bytes,
         driven: has(DRIVEN),
@@ -362,6 +365,7 @@ mod tests {
             finished: None,
             attempts: 3,
             failing_host: Some("bank:8080".to_owned()),
+            attention: true,
             branches: 1_000,
             bytes: 1 << 36,
             driven: true,
