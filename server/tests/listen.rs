@@ -60,7 +60,9 @@ async fn answer(
     match read_body(request, LIMIT).await {
         Ok(body) => json(StatusCode::OK, format!("{{\"bytes\":{}}}", body.len())),
         Err(e @ BodyError::TooLarge { .. }) => json(StatusCode::PAYLOAD_TOO_LARGE, e.to_string()),
-        Err(e @ BodyError::Broken) => json(StatusCode::BAD_REQUEST, e.to_string()),
+        Err(e @ (BodyError::Broken | BodyError::Stalled)) => {
+            json(StatusCode::BAD_REQUEST, e.to_string())
+        }
     }
 }
 

@@ -12,6 +12,7 @@ conformance!(
     an_ended_record_can_be_saved_again,
     a_ping_is_answered,
     pages_add_up_to_all_records,
+    a_page_holds_no_more_content_than_memory_bears,
     filters_select,
     values_have_versions,
     values_are_listed_in_order,
@@ -53,6 +54,31 @@ async fn pages_add_up_to_all_records(f: Fixture) {
         }
         assert_eq!(found, wanted, "pages of {limit}");
     }
+}
+
+async fn a_page_holds_no_more_content_than_memory_bears(f: Fixture) {
+    for (name, bytes) in [("a", 40 << 20), ("b", 40 << 20), ("c", 20 << 20), ("d", 0)] {
+        let large = Index {
+            bytes,
+            ..waiting(BEGIN)
+        };
+        create(&*f.store, name, large).await;
+    }
+    let (mut pages, mut position) = (Vec::new(), None);
+    loop {
+        let page = f
+            .store
+            .list(Filter::default(), position, 100)
+            .await
+            .expect("list");
+        let names = page.records.iter().map(|record| record.gid.as_str());
+        pages.push(names.collect::<String>());
+        position = page.next;
+        if position.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages, ["a", "bcd"]);
 }
 
 async fn filters_select(f: Fixture) {

@@ -1,6 +1,7 @@
 //! The HTTP/1.1 listener: hyper directly, for this is the hot path. Knows nothing of routes.
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -22,6 +23,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Failed accepts are logged at most this often.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
+/// How long a client may pause within a body.
+const BODY_PAUSE: Duration = Duration::from_secs(60);
 /// How long the rest of a body that is too large is read, so that the client sees the answer and not a broken connection.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -182,6 +185,9 @@ pub enum BodyError {
     /// The client went away or sent what is no HTTP body; nobody may be there to answer.
     #[error("the request body broke off")]
     Broken,
+    /// Nothing more of it came for so long that the rest is not waited for.
+    #[error("the rest of the request body did not come within {} s", BODY_PAUSE.as_secs())]
+    Stalled,
 }
 
 /// Reads a request's body of at most `limit` bytes. A body that came in one piece is not copied.
@@ -202,7 +208,14 @@ pub async fn read_body<B: Body<Data = Bytes> + Unpin>(
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while !body.is_end_stream() {
-        let Some(frame) = body.frame().await else {
+        // Mostly it is there already: then no timer is set.
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => tokio::time::timeout(BODY_PAUSE, body.frame())
+                .await
+                .map_err(|_| BodyError::Stalled)?,
+        };
+        let Some(frame) = frame else {
             break;
         };
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else {
@@ -268,6 +281,28 @@ mod tests {
         assert_eq!(log.line(start + Duration::from_secs(1)), None);
         assert_eq!(log.line(start + Duration::from_secs(9)), None);
         assert_eq!(log.line(start + Duration::from_secs(10)), Some(3));
+    }
+
+    /// A body of which nothing comes.
+    struct Silent;
+
+    impl Body for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+            std::task::Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_is_given_up() {
+        let began = tokio::time::Instant::now();
+        assert_eq!(read_body(Silent, 10).await, Err(BodyError::Stalled));
+        assert_eq!(began.elapsed(), BODY_PAUSE);
     }
 
     #[test]

@@ -172,7 +172,7 @@ async fn read<B: Body<Data = Bytes> + Unpin>(api: &Api, body: B) -> Result<Bytes
         .map_err(|error| {
             let kind = match error {
                 BodyError::TooLarge { .. } => ErrorKind::TooLarge,
-                BodyError::Broken => ErrorKind::Invalid,
+                BodyError::Broken | BodyError::Stalled => ErrorKind::Invalid,
             };
             Error::new(kind, error.to_string())
         })

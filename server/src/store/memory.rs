@@ -4,7 +4,8 @@
 
 use super::due::{DueIndex, Holding};
 use super::{
-    Append, Appended, Claimed, Created, Filter, Kv, Page, Result, Saved, Stats, Store, StoreError,
+    Append, Appended, Claimed, Created, Filter, Kv, PAGE_BYTES, Page, Result, Saved, Stats, Store,
+    StoreError,
 };
 use super::{branch_ids, content_bytes, kv_position, locked, parse_kv_position, registered};
 use amends::coordinator::record::{Part, Record, Save};
@@ -182,20 +183,23 @@ impl Inner {
         let from = position.map_or(Bound::Unbounded, |position| {
             Bound::Excluded(Gid::stored(&position))
         });
-        let mut found = self
+        let found = self
             .records
             .range((from, Bound::Unbounded))
             .filter(|(_, record)| filter.matches(&record.index));
-        let records: Vec<Record> = found
-            .by_ref()
-            .take(limit)
-            .filter_map(|(gid, _)| self.load(gid))
-            .collect();
-        let next = found
-            .next()
-            .and_then(|_| records.last())
-            .map(|record| record.gid.as_str().to_owned());
-        Page { records, next }
+        let (mut page, mut bytes) = (Page::default(), 0);
+        for (gid, stored) in found {
+            bytes += stored.index.bytes;
+            if page.records.len() == limit || (!page.records.is_empty() && bytes > PAGE_BYTES) {
+                page.next = page
+                    .records
+                    .last()
+                    .map(|record| record.gid.as_str().to_owned());
+                break;
+            }
+            page.records.extend(self.load(gid));
+        }
+        page
     }
 }
 

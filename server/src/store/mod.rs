@@ -148,6 +148,9 @@ pub struct Stats {
 /// A result of a store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
+/// Content of a page of [`Store::list`] in bytes, at most.
+pub const PAGE_BYTES: u64 = 64 << 20;
+
 /// Where transactions live. Every write is durable when its future resolves with success.
 ///
 /// Later stores are shared by several processes: a claim then names the owner, and every write carries the owner's epoch from
@@ -176,7 +179,7 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` gids of unfinished records that nobody holds and whose `index.failing_host` is `host`: what is due again when a
     /// host recovers.
     fn failing(&self, host: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Gid>>>;
-    /// Records by gid from after `position`, at most `limit`.
+    /// Records by gid from after `position`, at most `limit` and, but for the first, [`PAGE_BYTES`] of content.
     fn list(
         &self,
         filter: Filter,

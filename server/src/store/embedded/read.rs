@@ -2,7 +2,8 @@
 //! removes the old one, so a reader that finds a state finds the rest.
 
 use super::super::{
-    Claimed, Filter, Kv, Page, Result, StoreError, content_bytes, kv_position, parse_kv_position,
+    Claimed, Filter, Kv, PAGE_BYTES, Page, Result, StoreError, content_bytes, kv_position,
+    parse_kv_position,
 };
 use super::buckets::{Bucket, by_id};
 use super::codec::{self, Head, KvValue};
@@ -191,7 +192,7 @@ pub(super) fn list(
         .map(|keyspace| States::after(&snapshot, keyspace, position))
         .collect();
 
-    let mut page = Page::default();
+    let (mut page, mut bytes) = (Page::default(), 0);
     for looked_at in 0.. {
         let mut first: Option<&mut States> = None;
         for source in &mut sources {
@@ -208,7 +209,8 @@ pub(super) fn list(
         };
         let (head, state) = state(&gid, &value)?;
         if filter.matches(&head.index) {
-            if page.records.len() == limit {
+            bytes += head.index.bytes;
+            if page.records.len() == limit || (!page.records.is_empty() && bytes > PAGE_BYTES) {
                 page.next = page
                     .records
                     .last()
