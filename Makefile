@@ -31,8 +31,8 @@ check: ## formatting, lints, and rules about dependencies
 	@echo 'check: ok'
 
 bench: ## measure against the floor of this machine; ARGS are those of amends-bench run
-	cargo build --profile demo -p amends-server -p amends-bench
-	$(TARGET)/demo/amends-bench run $(ARGS)
+	cargo build --release -p amends-server -p amends-bench
+	$(TARGET)/release/amends-bench run $(ARGS)
 
 soak: ## simulate RUNS faulty runs (1,000,000 by default); ARGS="--first N" begins at another seed
 	cargo run --profile demo -p amends-simulation -- --runs $(RUNS) $(ARGS)

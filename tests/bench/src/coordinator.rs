@@ -35,7 +35,7 @@ pub(crate) fn find_binary(asked: Option<&Path>) -> Result<PathBuf, BenchError> {
         .find_map(|path| path.canonicalize().ok());
     found.ok_or_else(|| {
         BenchError::Setup(format!(
-            "no `amends` beside {}: run `cargo build --profile demo -p amends-server` or pass --amends PATH",
+            "no `amends` beside {}: run `cargo build --release -p amends-server` or pass --amends PATH",
             own.display()
         ))
     })
