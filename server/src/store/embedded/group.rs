@@ -4,7 +4,7 @@ use super::super::due::Holding;
 use super::super::{Append, Appended, Result, StoreError, branch_ids, registered};
 use super::buckets::{Bucket, by_id, for_new};
 use super::codec::{self, Head, KvValue};
-use super::queue::{Command, CreateAnswer, Done, Queued, SaveAnswer};
+use super::queue::{Answer, Command, CreateAnswer, Queued, SaveAnswer};
 use super::read;
 use super::shared::{Place, Shared};
 use amends::coordinator::record::{Index, Part, Save};
@@ -14,28 +14,6 @@ use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-/// An answer to give when the group is durable.
-pub(super) enum Answer {
-    Create(Done<CreateAnswer>, CreateAnswer),
-    Save(Done<SaveAnswer>, SaveAnswer),
-    Append(Done<Appended>, Appended),
-    Flag(Done<bool>, bool),
-    Unit(Done<()>),
-}
-
-impl Answer {
-    /// A caller that is gone does not mind.
-    pub(super) fn send(self) {
-        match self {
-            Answer::Create(done, answer) => drop(done.send(Ok(answer))),
-            Answer::Save(done, answer) => drop(done.send(Ok(answer))),
-            Answer::Append(done, answer) => drop(done.send(Ok(answer))),
-            Answer::Flag(done, answer) => drop(done.send(Ok(answer))),
-            Answer::Unit(done) => drop(done.send(Ok(()))),
-        }
-    }
-}
 
 /// Where the state of a record is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

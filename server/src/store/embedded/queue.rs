@@ -36,6 +36,28 @@ pub(super) enum CreateAnswer {
     Exists(Box<Save>),
 }
 
+/// An answer to give when the group is durable.
+pub(super) enum Answer {
+    Create(Done<CreateAnswer>, CreateAnswer),
+    Save(Done<SaveAnswer>, SaveAnswer),
+    Append(Done<Appended>, Appended),
+    Flag(Done<bool>, bool),
+    Unit(Done<()>),
+}
+
+impl Answer {
+    /// A caller that is gone does not mind.
+    pub(super) fn send(self) {
+        match self {
+            Answer::Create(done, answer) => drop(done.send(Ok(answer))),
+            Answer::Save(done, answer) => drop(done.send(Ok(answer))),
+            Answer::Append(done, answer) => drop(done.send(Ok(answer))),
+            Answer::Flag(done, answer) => drop(done.send(Ok(answer))),
+            Answer::Unit(done) => drop(done.send(Ok(()))),
+        }
+    }
+}
+
 /// One write.
 pub(super) enum Command {
     Create {

@@ -1,7 +1,7 @@
 //! The one writer thread: takes what waits, checks and collects it as one batch, commits and syncs it, then wakes the callers.
 
-use super::group::{Answer, Group};
-use super::queue::{Command, Queued};
+use super::group::Group;
+use super::queue::{Answer, Command, Queued};
 use super::shared::Shared;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn write_groups(shared: &Arc<Shared>) {
     let mut commands = Vec::new();
     let mut group = Group::new(shared.clone());
     while shared.queue.take(&mut commands) {
-        let (count, began) = (commands.len(), Instant::now());
+        let (count, mut took) = (commands.len(), Duration::ZERO);
         let mut waiting = commands.drain(..).peekable();
         if let Some(first) = waiting.peek() {
             shared.behind.prune(first.ticket);
@@ -50,16 +50,22 @@ fn write_groups(shared: &Arc<Shared>) {
                     return;
                 }
             }
+            let began = Instant::now();
             if !commit(shared, &mut group) {
                 return;
             }
+            took = began.elapsed();
         }
-        if count >= GATHER_FROM {
-            // While many write, every sync is preceded by a pause as long as the last one took: half the syncs, each of which costs the
-            // processor as much as a saga does.
-            std::thread::sleep(began.elapsed().min(GATHER_MAX));
+        if let Some(pause) = pause(count, took) {
+            std::thread::sleep(pause);
         }
     }
+}
+
+/// How long to gather after a group of `count` writes whose sync took this long: half the syncs, each of which costs the processor as
+/// much as a saga does.
+fn pause(count: usize, took: Duration) -> Option<Duration> {
+    (count >= GATHER_FROM).then(|| took.min(GATHER_MAX))
 }
 
 /// Commits a group and wakes its callers; `false` if the store failed.
@@ -84,4 +90,18 @@ fn commit(shared: &Arc<Shared>, group: &mut Group) -> bool {
     }
     prepared.answers.into_iter().for_each(Answer::send);
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_gathers_for_one_sync_time_and_only_while_many_write() {
+        let sync = Duration::from_micros(200);
+        assert_eq!(pause(1, sync), None);
+        assert_eq!(pause(7, sync), None);
+        assert_eq!(pause(8, sync), Some(sync));
+        assert_eq!(pause(4_096, Duration::from_millis(20)), Some(GATHER_MAX));
+    }
 }
