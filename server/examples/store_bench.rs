@@ -89,7 +89,7 @@ async fn saga(store: &EmbeddedStore, name: u128, finish: bool) -> Result<()> {
         created,
         finished: None,
         attempts: 0,
-        failing_host: None,
+        failing_hosts: Vec::new(),
         attention: false,
         branches: 0,
         bytes: state.len() as u64,

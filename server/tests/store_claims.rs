@@ -247,7 +247,7 @@ async fn due_later_counts_what_is_later(f: Fixture) {
 
 async fn failing_finds_what_waits_for_a_host(f: Fixture) {
     let failing = |host: &str| Index {
-        failing_host: Some(host.to_owned()),
+        failing_hosts: vec![host.to_owned()],
         attention: false,
         ..waiting(BEGIN)
     };

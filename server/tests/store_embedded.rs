@@ -219,10 +219,7 @@ fn a_foreign_or_newer_folder_is_left_alone() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
     fs::write(folder.path().join("thesis.tex"), "years of work").expect("write");
     assert!(open_error(folder.path(), &clock).contains("not an Amends data folder"));
-    assert!(matches!(
-        check(folder.path()),
-        Err(OpenError::NotOurs { .. })
-    ));
+    assert!(matches!(check(folder.path()), Err(OpenError::NoData(_))));
     fs::remove_file(folder.path().join("thesis.tex")).expect("remove");
     fs::write(
         folder.path().join("format"),
@@ -237,7 +234,9 @@ fn a_foreign_or_newer_folder_is_left_alone() {
 fn a_creation_that_was_interrupted_is_begun_again() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
     drop(open(folder.path(), &clock));
-    // As a crash leaves it before fjall wrote its marker: a journal of zeros, no marker.
+    // As a crash leaves it before fjall wrote its marker: a journal of zeros, no marker, a format that says nothing of use.
+    let format = folder.path().join("format");
+    fs::write(format, "amends data folder, format 1\n").expect("write");
     let data = folder.path().join("fjall");
     fs::remove_dir_all(&data).expect("remove");
     fs::create_dir_all(data.join("keyspaces")).expect("create");
@@ -307,6 +306,26 @@ async fn a_torn_tail_is_cut_off_and_nothing_acknowledged_is_lost() {
             "{:?}",
             report.problems
         );
+    }
+}
+
+#[tokio::test]
+async fn data_that_is_gone_is_damage_and_not_a_new_folder() {
+    let gone: [fn(&Path); 3] = [
+        |folder| fs::remove_dir_all(folder.join("fjall")).expect("remove"),
+        |folder| fs::remove_file(journal(folder)).expect("remove"),
+        |folder| fs::write(folder.join("fjall/version"), "").expect("empty"),
+    ];
+    for lose in gone {
+        let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
+        let store = open(folder.path(), &clock);
+        create(&store, "g", waiting(BEGIN)).await;
+        drop(store);
+        lose(folder.path());
+        let error = open_error(folder.path(), &clock);
+        assert!(error.contains("is damaged"), "{error}");
+        let report = check(folder.path()).expect("check");
+        assert!(!report.is_clean(), "{error}");
     }
 }
 

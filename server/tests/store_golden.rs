@@ -112,11 +112,11 @@ async fn a_folder_of_format_1_is_read_as_it_was_written() {
     let xa = store.load(&gid("xa")).await.expect("load").expect("there");
     assert_eq!(
         (
-            xa.index.failing_host.as_deref(),
+            xa.index.failing_hosts.join(" ").as_str(),
             xa.index.attempts,
             xa.index.driven
         ),
-        (Some("bank:1"), 3, true)
+        ("bank:1", 3, true)
     );
     let flow = store
         .load(&gid("workflow"))
@@ -270,7 +270,7 @@ async fn write_the_golden_folder() {
         status: Status::Aborting,
         trans_type: TransType::Xa,
         attempts: 3,
-        failing_host: Some("bank:1".to_owned()),
+        failing_hosts: vec!["bank:1".to_owned()],
         attention: false,
         ..driven(BEGIN + 6_000)
     };

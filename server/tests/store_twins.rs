@@ -59,7 +59,11 @@ fn index(random: &mut Random, now: Millis) -> Index {
         status,
         trans_type: TransType::Tcc,
         attention: random.below(2) == 0,
-        failing_host: (random.below(3) == 0).then(|| random.one_of(&HOSTS).to_owned()),
+        failing_hosts: HOSTS
+            .iter()
+            .filter(|_| random.below(3) == 0)
+            .map(|host| (*host).to_owned())
+            .collect(),
         driven: random.below(3) == 0,
         quiet: (random.below(2) == 0).then(|| random.below(30) as Millis),
         ..waiting(due)

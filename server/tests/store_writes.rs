@@ -27,7 +27,7 @@ async fn a_created_record_is_there_and_its_gid_is_taken(f: Fixture) {
         part(&[], "payload"),
         part(&[row("01", "action")], "\0\u{1}row"),
     ];
-    first.index.failing_host = Some("bank:1".to_owned());
+    first.index.failing_hosts = vec!["bank:1".to_owned()];
     first.index.attempts = 7;
     assert_eq!(f.store.load(&gid("g")).await.expect("load"), None);
     assert_eq!(

@@ -72,8 +72,9 @@ pub fn define(
     }
     let rows = rows_of(trans_type, &req.steps, &topics);
     check_rows(&rows, protocol, &payloads, limits)?;
+    let check_back = |e| Error::invalid(format!("query_prepared: {e}"));
     if !req.query_prepared.is_empty()
-        && via(protocol, &req.query_prepared, limits.url)? == Via::JsonRpc
+        && via(protocol, &req.query_prepared, limits.url).map_err(check_back)? == Via::JsonRpc
         && trans_type == TransType::Workflow
     {
         return Err(Error::invalid(
@@ -117,6 +118,11 @@ pub fn define(
 
 /// The mode of a word.
 pub fn trans_type(word: &str) -> Result<TransType, Error> {
+    if word.is_empty() {
+        return Err(Error::invalid(
+            "no trans type specified: trans_type is msg, saga, tcc, xa or workflow",
+        ));
+    }
     TransType::parse(word).ok_or_else(|| {
         Error::invalid(format!(
             "unknow trans type: {word} (known: msg, saga, tcc, xa, workflow)"
@@ -290,6 +296,11 @@ pub(crate) fn custom(trans_type: TransType, text: &str, steps: usize) -> Result<
         if matches!(text.trim(), "" | "null" | "[]") {
             return Ok(T::default());
         }
+        if !text.trim_start().starts_with('{') {
+            return Err(Error::invalid(
+                "custom_data must be the text of a JSON object",
+            ));
+        }
         serde_json::from_str(text)
             .map_err(|e| Error::invalid(format!("custom_data is not as expected: {e}")))
     }
@@ -316,7 +327,7 @@ pub(crate) fn custom(trans_type: TransType, text: &str, steps: usize) -> Result<
         TransType::Workflow => {
             let d: WorkflowData = read(text)?;
             let name = d.name.unwrap_or_default();
-            check_id("the workflow's name in custom_data", &name, usize::MAX)?;
+            check_id("name of the workflow in custom_data", &name, usize::MAX)?;
             let data = BASE64.decode(d.data.unwrap_or_default()).map_err(|e| {
                 Error::invalid(format!(
                     "custom_data: data of a workflow must be base64: {e}"

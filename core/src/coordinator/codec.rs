@@ -4,7 +4,7 @@
 //! lengths the head names.
 
 use super::admit;
-use super::record::{Index, Part, Record, Save};
+use super::record::{FAILING_HOSTS, Index, Part, Record, Save};
 use super::transaction::{
     CallId, Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction,
 };
@@ -18,7 +18,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Format of parts and state.
 pub const FORMAT: u32 = 1;
@@ -271,16 +271,29 @@ impl Transaction {
             created: self.state.created,
             finished: self.state.finished,
             attempts: self.attempts(),
-            failing_host: if ended {
-                None
+            failing_hosts: if ended {
+                Vec::new()
             } else {
-                self.last_error().map(|(_, url)| host(url).to_owned())
+                self.failing_hosts()
             },
             attention: self.state.attention,
             branches: self.live.branches,
             bytes: self.live.bytes,
             driven: driven && !ended,
         }
+    }
+
+    fn failing_hosts(&self) -> Vec<String> {
+        let fails = |s: &RowState| !s.error.is_empty();
+        let root = fails(&self.state.root).then_some(self.def.query_prepared.as_str());
+        let rows = self.rows.iter().filter(|r| fails(&r.state));
+        let urls = root.into_iter().chain(rows.map(|r| r.url.as_str()));
+        let hosts: BTreeSet<&str> = urls.map(host).collect();
+        hosts
+            .into_iter()
+            .take(FAILING_HOSTS)
+            .map(str::to_owned)
+            .collect()
     }
 
     fn encode_state(&self) -> Bytes {

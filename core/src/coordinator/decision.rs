@@ -187,7 +187,7 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
                 Outcome::Success => {
                     retry::succeeded(&mut row.state, env.now);
                     row.live.seq = tx.live.built + 1;
-                    tx.state.attention = false;
+                    well_again(tx, env);
                     let awaited = match tx.def.trans_type {
                         TransType::Saga => action && saga::awaited_later(tx, i / 2),
                         TransType::Msg => !tx.def.options.concurrent && i + 2 < tx.rows.len(),
@@ -233,6 +233,12 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
             }
         }
     }
+}
+
+/// A call was answered: nobody need look any more, unless another one still fails (rules.md 4.3).
+pub(super) fn well_again(tx: &mut Transaction, env: &Env<'_>) {
+    let limit = env.policy.alert_retry_limit;
+    tx.state.attention = limit > 0 && tx.called().any(|r| r.errors >= limit);
 }
 
 /// Counts the error of a call, backs off, and alerts where it is time to.

@@ -18,4 +18,4 @@ pub use decision::step;
 pub use event::{Alert, Call, Effects, Env, Input, Request, When};
 pub use request::refused;
 pub use transaction::{CallId, Definition, Transaction};
-pub use wait::Wait;
+pub use wait::{Wait, unended};

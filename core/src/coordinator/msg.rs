@@ -1,6 +1,6 @@
 //! Two-phase message: delivered at least once if the local transaction committed, never otherwise (dtm-server.md 9.1).
 
-use super::decision::{await_durable, call_root, call_row, change, decide, errored};
+use super::decision::{await_durable, call_root, call_row, change, decide, errored, well_again};
 use super::event::{Effects, Env, When};
 use super::retry;
 use super::transaction::{CallId, Custom, Transaction};
@@ -81,7 +81,7 @@ pub(crate) fn answered(tx: &mut Transaction, outcome: Outcome, env: &Env<'_>, fx
     match outcome {
         Outcome::Success => {
             retry::cleared(&mut tx.state.root, env.now);
-            tx.state.attention = false;
+            well_again(tx, env);
             decide(tx, env, fx, Status::Submitted, "");
         }
         Outcome::Failure(text) => decide(

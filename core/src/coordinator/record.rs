@@ -6,6 +6,9 @@ use crate::gid::Gid;
 use crate::time::Millis;
 use bytes::Bytes;
 
+/// Hosts that an index names; a transaction that fails on more is called again on the others when it is due.
+pub const FAILING_HOSTS: usize = 16;
+
 /// What stores index beside the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
@@ -23,8 +26,8 @@ pub struct Index {
     pub finished: Option<Millis>,
     /// Highest number of consecutive errors of one of its branches.
     pub attempts: u32,
-    /// Host of the last branch that answered with an error.
-    pub failing_host: Option<String>,
+    /// Hosts of the branches whose last call was an error and that are called again, sorted; at most [`FAILING_HOSTS`].
+    pub failing_hosts: Vec<String>,
     /// Whether it wants a person's eyes (rules.md 4.3).
     pub attention: bool,
     /// Distinct branch ids of its rows, the root's not among them (rules.md 5).

@@ -68,23 +68,28 @@ pub(crate) fn succeeded(row: &mut RowState, now: Millis) {
 }
 
 impl Transaction {
-    /// The interval in ms, without jitter, that DTM shows as `next_cron_interval`: that of the branch which is due first.
-    pub fn shown_interval(&self, policy: &Policy) -> Millis {
-        let base = policy.base_interval(&self.def.options);
+    /// Progress of what may be called again.
+    pub(super) fn called(&self) -> impl Iterator<Item = &RowState> {
         // An action of a saga that is being undone is not called again.
         let undone =
             self.def.trans_type == TransType::Saga && self.state.status != Status::Submitted;
         let rows = self
             .rows
             .iter()
-            .filter(|r| !(undone && r.op == Op::ACTION))
+            .filter(move |r| !(undone && r.op == Op::ACTION))
             .map(|r| &r.state);
-        let called = std::iter::once(&self.state.root).chain(rows);
-        let first = called
-            .filter(|r| r.due > 0 && r.status == BranchStatus::Prepared)
-            .min_by_key(|r| r.due);
+        std::iter::once(&self.state.root)
+            .chain(rows)
+            .filter(|r| r.status == BranchStatus::Prepared)
+    }
+
+    /// The interval in ms, without jitter, that DTM shows as `next_cron_interval`: that of the branch which is due first. One that was
+    /// asked again after an error ("ongoing") has the base interval, whatever it had before.
+    pub fn shown_interval(&self, policy: &Policy) -> Millis {
+        let base = policy.base_interval(&self.def.options);
+        let first = self.called().filter(|r| r.due > 0).min_by_key(|r| r.due);
         first.map_or(base, |r| {
-            if r.errors == 0 {
+            if r.errors == 0 || r.due - r.updated <= base + base / 10 {
                 base
             } else {
                 backoff(base, r.errors, policy)

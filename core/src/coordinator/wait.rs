@@ -57,17 +57,20 @@ impl Wait {
             Status::Failed if self.abort && tx.state().forced.is_none() => Ok(()),
             Status::Failed => failed(&tx.state().reason),
             Status::Aborting if ty == TransType::Saga => failed(&tx.state().reason),
-            _ if policy.compat.wait_result_409
-                && matches!(ty, TransType::Saga | TransType::Msg) =>
-            {
-                failed("wait result not return success: FAILURE")
-            }
-            _ => Err(Error::new(
-                ErrorKind::Ongoing,
-                format!("not ended yet, status {status}"),
-            )
-            .with_status(status)),
+            _ => Err(unended(ty, &format!("status {status}"), policy).with_status(status)),
         }
+    }
+}
+
+/// What a wait that did not end is answered (rules.md 2.3): DTM's text for tcc and xa, ours for the others.
+pub fn unended(trans_type: TransType, why: &str, policy: &Policy) -> Error {
+    match trans_type {
+        TransType::Saga | TransType::Msg if policy.compat.wait_result_409 => Error::new(
+            ErrorKind::Failure,
+            "wait result not return success: FAILURE",
+        ),
+        TransType::Tcc | TransType::Xa => Error::new(ErrorKind::Ongoing, "ONGOING"),
+        _ => Error::new(ErrorKind::Ongoing, format!("ONGOING: not ended yet, {why}")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Workflow: the client runs the steps; the coordinator keeps its progress and calls it back when it was not heard of
 //! (dtm-server.md 9.6, rules.md 2.7).
 
-use super::decision::{call_root, change, errored};
+use super::decision::{call_root, change, errored, well_again};
 use super::event::{Effects, Env, When};
 use super::retry;
 use super::transaction::{CallId, Custom, Transaction};
@@ -46,7 +46,7 @@ pub(crate) fn answered(tx: &mut Transaction, outcome: Outcome, env: &Env<'_>, fx
                 env.policy.base_interval(&tx.def.options),
                 env,
             );
-            tx.state.attention = false;
+            well_again(tx, env);
             change(tx, env, fx, When::Late);
         }
         Outcome::Failure(text) => errored(

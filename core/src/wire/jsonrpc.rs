@@ -46,6 +46,10 @@ pub fn parse(body: &[u8]) -> Result<Frame<'_>, Bad> {
             Value::Null,
         ),
     };
+    // What is derived would take a list by position.
+    if body.trim_ascii_start().first().is_some_and(|b| *b != b'{') {
+        return Err(unparsable("a request is a JSON object".to_owned()));
+    }
     let raw: Raw<'_> = serde_json::from_slice(body).map_err(|e| unparsable(e.to_string()))?;
     let id = match raw.id {
         None | Some(Value::Null) => String::new(),
@@ -139,6 +143,13 @@ mod tests {
             400
         );
         assert_eq!(parse(b"").expect_err("empty").body["error"]["code"], -32700);
+        for list in ["[]", r#" ["x","2.0","newGid",{}]"#] {
+            let bad = parse(list.as_bytes()).expect_err("a list");
+            assert_eq!(
+                (bad.status, &bad.body["error"]["code"]),
+                (400, &json!(-32700))
+            );
+        }
         let bad = parse(br#"{"jsonrpc":"1.0","id":"a","method":"newGid"}"#).expect_err("version");
         assert_eq!(
             (

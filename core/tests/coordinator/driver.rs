@@ -89,7 +89,7 @@ impl World {
             created: START,
             finished: None,
             attempts: 0,
-            failing_host: None,
+            failing_hosts: Vec::new(),
             attention: false,
             branches: 0,
             bytes: 0,

@@ -115,6 +115,18 @@ fn fault_c44_counts_that_do_not_match() {
 }
 
 #[test]
+fn lists_are_not_taken_for_objects() {
+    for custom in ["[3600]", "[true]", "7", "x"] {
+        let body = with(msg(1), json!({"custom_data": custom}));
+        let e = refused(&body);
+        assert!(e.message().contains("custom_data"), "{custom}: {e}");
+    }
+    for custom in ["", "[]", " null ", "{}"] {
+        admit(&with(msg(1), json!({"custom_data": custom}))).expect(custom);
+    }
+}
+
+#[test]
 fn fault_c44_unknown_words() {
     for ty in ["", "Saga", "what", "saga "] {
         assert!(

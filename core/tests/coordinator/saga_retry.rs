@@ -1,6 +1,6 @@
 //! Retries of a saga's actions, `retry_limit`, alerts, and what cuts a pause (rules.md 4).
 
-use crate::bodies::{concurrent, error, failure, saga, with};
+use crate::bodies::{concurrent, error, failure, msg, saga, with};
 use crate::driver::{BASE, World};
 use amends::coordinator::Request;
 use amends::{Outcome, Policy, Status};
@@ -226,16 +226,16 @@ fn a_host_that_is_back_makes_its_branches_due_and_no_others() {
 }
 
 #[test]
-fn the_failing_host_is_indexed_until_success() {
+fn failing_hosts_are_indexed_until_success() {
     let mut w = World::submit(saga(2));
     w.answer("01 action", error("down"));
     w.let_go();
     assert_eq!(
         (
-            w.record.index.failing_host.as_deref(),
+            w.record.index.failing_hosts.join(" ").as_str(),
             w.record.index.attempts
         ),
-        (Some("http://a"), 1)
+        ("http://a", 1)
     );
     w.load();
     w.pass(2 * BASE);
@@ -244,11 +244,52 @@ fn the_failing_host_is_indexed_until_success() {
     w.let_go();
     assert_eq!(
         (
-            w.record.index.failing_host.as_deref(),
+            w.record.index.failing_hosts.join(" ").as_str(),
             w.record.index.attempts
         ),
-        (None, 0)
+        ("", 0)
     );
+}
+
+/// Whichever host answers again first finds it.
+#[test]
+fn every_host_that_fails_is_indexed() {
+    let steps =
+        json!([{"action": "http://b/1"}, {"action": "http://a/2"}, {"action": "http://b/3"}]);
+    let mut w = World::submit(with(msg(3), json!({"steps": steps, "concurrent": true})));
+    for branch in ["01 action", "02 action", "03 action"] {
+        w.answer(branch, error("down"));
+    }
+    w.let_go();
+    assert_eq!(w.record.index.failing_hosts, ["http://a", "http://b"]);
+}
+
+/// rules.md 4.3: a success of another branch does not call off the alarm.
+#[test]
+fn attention_stays_while_another_branch_fails() {
+    let mut w = World::submit(with(msg(2), json!({"concurrent": true})));
+    w.answer("02 action", Outcome::Ongoing);
+    for _ in 0..3 {
+        w.answer("01 action", error("down"));
+        w.pass(600_000);
+    }
+    assert!(w.tx.state().attention);
+    w.succeed(&["02 action"]);
+    assert!(w.tx.state().attention, "the first one still fails");
+    w.succeed(&["01 action"]);
+    assert!(!w.tx.state().attention);
+}
+
+/// rules.md 4.1: after "ongoing" the interval that is shown is the one that is kept to.
+#[test]
+fn the_interval_that_is_shown_after_ongoing_is_the_base() {
+    let mut w = World::submit(saga(1));
+    let policy = Policy::default();
+    w.answer("01 action", error("down"));
+    assert_eq!(w.tx.shown_interval(&policy), 2 * BASE);
+    w.pass(3 * BASE);
+    w.answer("01 action", Outcome::Ongoing);
+    assert_eq!(w.tx.shown_interval(&policy), BASE);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn what_is_due_later_than_the_wait_is_answered_at_once() {
         w.answer("01 action", outcome);
         assert_eq!(
             answer(&wait, &w).as_deref(),
-            Some(format!("{text} not ended yet, status submitted").as_str())
+            Some(format!("{text} ONGOING: not ended yet, status submitted").as_str())
         );
     }
 }
@@ -146,10 +146,7 @@ fn tcc_and_xa() {
         w.submit_again(empty(ty)).expect("accepted");
         let wait = waiting(&w, false);
         w.answer(forward, error("down"));
-        assert_eq!(
-            answer(&wait, &w).as_deref(),
-            Some("Ongoing not ended yet, status submitted")
-        );
+        assert_eq!(answer(&wait, &w).as_deref(), Some("Ongoing ONGOING"));
         w.pass(2 * BASE);
         w.succeed(&[forward]);
         assert_eq!(answer(&wait, &w).as_deref(), Some("ok"));
@@ -158,10 +155,7 @@ fn tcc_and_xa() {
         w.abort("no money").expect("accepted");
         let (abort, submit) = (waiting(&w, true), waiting(&w, false));
         w.answer(backward, error("down"));
-        assert_eq!(
-            answer(&abort, &w).as_deref(),
-            Some("Ongoing not ended yet, status aborting")
-        );
+        assert_eq!(answer(&abort, &w).as_deref(), Some("Ongoing ONGOING"));
         w.pass(2 * BASE);
         w.succeed(&[backward]);
         assert_eq!(

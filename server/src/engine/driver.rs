@@ -461,11 +461,12 @@ impl<'e> Driver<'e> {
         match self.durable(self.built).await {
             Ok(()) => {
                 let (tx, now) = (&self.tx, self.engine.now());
-                self.engine.metrics.process(
-                    tx.trans_type(),
-                    tx.status() != Status::Failed,
-                    now - tx.state().created,
-                );
+                // A life in which nothing was to be written only refused requests.
+                if self.built > 0 {
+                    let ok = tx.status() != Status::Failed;
+                    let age = now - tx.state().created;
+                    self.engine.metrics.process(tx.trans_type(), ok, age);
+                }
                 if let Some(due) = due {
                     self.engine.timer.hint(due);
                 }

@@ -152,7 +152,7 @@ impl Engine {
             () = &mut deadline => {}
         }
         for answer in std::mem::take(&mut *self.early()).into_values().flatten() {
-            let _ = answer.send(Err(requests::waits_for_its_turn()));
+            let _ = answer.send(Err(requests::waits_for_its_turn(&self.policy)));
         }
         loop {
             let idle = self.idle.notified();

@@ -4,9 +4,9 @@ use super::Engine;
 use super::mailbox::{Answer, Message};
 use super::start::{Start, resubmit};
 use crate::store::{Append, Appended, Created, Filter, store_error};
-use amends::coordinator::{Input, Request, Transaction, admit, refused, step};
+use amends::coordinator::{Input, Request, Transaction, admit, refused, step, unended};
 use amends::wire::request::{BranchRequest, GlobalRequest};
-use amends::{Error, ErrorKind, Gid, Millis, Options, Status, TransType};
+use amends::{Error, ErrorKind, Gid, Millis, Options, Policy, Status, TransType};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -207,7 +207,7 @@ impl Engine {
                 .await
                 .unwrap_or_else(|_| {
                     self.forget_early(&gid);
-                    Err(waits_for_its_turn())
+                    Err(waits_for_its_turn(&self.policy))
                 });
         }
         match self.store_prepared(&mut tx).await? {
@@ -442,9 +442,9 @@ async fn received(answered: Answered) -> Result<(), Error> {
     })
 }
 
-/// What a request is told that waited for a driver and got none.
-pub(super) fn waits_for_its_turn() -> Error {
-    Error::new(ErrorKind::Ongoing, "not ended yet, it waits for its turn")
+/// What a request is told that waited for a driver and got none; only sagas and messages wait so.
+pub(super) fn waits_for_its_turn(policy: &Policy) -> Error {
+    unended(TransType::Saga, "it waits for its turn", policy)
 }
 
 fn not_open(gid: &Gid, status: Option<Status>) -> Error {

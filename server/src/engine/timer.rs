@@ -24,8 +24,6 @@ const SPREAD: Duration = Duration::from_secs(3);
 const SPREAD_STEPS: u32 = 300;
 /// Pause after a panic of this task.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
-/// How many are re-armed when a host answers again; the rest follows its own due times.
-const REARMED: usize = 10_000;
 
 /// Tells the timer's task what it should know.
 #[derive(Default)]
@@ -133,7 +131,7 @@ async fn run(engine: Arc<Engine>) {
 
 /// A host answers again: what failed on it is due, spread over a few seconds.
 pub(super) async fn host_back(engine: Arc<Engine>, host: String) {
-    let gids = match engine.store.failing(&host, REARMED).await {
+    let gids = match engine.store.failing(&host, usize::MAX).await {
         Ok(gids) => gids,
         Err(e) => {
             return tracing::warn!(%host, error = %e, "what waits for this host could not be found");

@@ -22,7 +22,7 @@ struct Entry<P> {
     held: bool,
     exact: bool,
     attention: bool,
-    failing_host: Option<Arc<str>>,
+    failing_hosts: Box<[Arc<str>]>,
     place: P,
 }
 
@@ -91,10 +91,11 @@ impl<P: Copy> DueIndex<P> {
             (Holding::Same, Some(before)) => (before.held, before.exact, due),
             (Holding::Recovered, _) => (false, false, if index.driven { AT_ONCE } else { due }),
         };
-        let failing_host = index
-            .failing_host
-            .as_deref()
-            .map(|host| self.add_failing(host, gid));
+        let failing_hosts = index
+            .failing_hosts
+            .iter()
+            .map(|host| self.add_failing(host, gid))
+            .collect();
         *self.created.entry(index.created).or_default() += 1;
         *self
             .counts
@@ -118,7 +119,7 @@ impl<P: Copy> DueIndex<P> {
                 held,
                 exact,
                 attention: index.attention,
-                failing_host,
+                failing_hosts,
                 place,
             },
         );
@@ -131,12 +132,12 @@ impl<P: Copy> DueIndex<P> {
         } else {
             self.queue.remove(&(entry.queued_at, gid.clone()));
         }
-        if let Some(host) = &entry.failing_host
-            && let Some(gids) = self.failing.get_mut(host)
-        {
-            gids.remove(gid);
-            if gids.is_empty() {
-                self.failing.remove(host);
+        for host in &entry.failing_hosts {
+            if let Some(gids) = self.failing.get_mut(host) {
+                gids.remove(gid);
+                if gids.is_empty() {
+                    self.failing.remove(host);
+                }
             }
         }
         decrement(&mut self.created, entry.created);

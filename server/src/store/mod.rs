@@ -176,7 +176,7 @@ pub trait Store: Send + Sync + 'static {
     fn unclaim(&self, gid: &Gid);
     /// Up to `limit` gids of unfinished records that are due later than `after`, and whether there are more.
     fn due_later(&self, after: Millis, limit: usize) -> BoxFuture<'_, Result<(Vec<Gid>, bool)>>;
-    /// Up to `limit` gids of unfinished records that nobody holds and whose `index.failing_host` is `host`: what is due again when a
+    /// Up to `limit` gids of unfinished records that nobody holds and whose `index.failing_hosts` hold `host`: what is due again when a
     /// host recovers.
     fn failing(&self, host: &str, limit: usize) -> BoxFuture<'_, Result<Vec<Gid>>>;
     /// Records by gid from after `position`, at most `limit` and, but for the first, [`PAGE_BYTES`] of content.

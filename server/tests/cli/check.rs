@@ -60,7 +60,7 @@ fn a_folder_that_is_not_there_is_3_and_a_foreign_one_1() {
     let output = check(folder.path(), &["--data", "."]);
     assert_eq!(code(&output), 1);
     assert!(
-        stderr(&output).contains("is not an Amends data folder"),
+        stderr(&output).contains("holds no Amends data"),
         "{}",
         stderr(&output)
     );

@@ -98,7 +98,7 @@ pub(crate) fn waiting(due: Millis) -> Index {
         created: BEGIN,
         finished: None,
         attempts: 0,
-        failing_host: None,
+        failing_hosts: Vec::new(),
         attention: false,
         branches: 0,
         bytes: 0,

@@ -58,7 +58,7 @@ pub fn index(gid: &str, parts: u32, created: Millis, now: Millis, ended: bool) -
         created,
         finished: Some(now).filter(|_| ended),
         attempts: 0,
-        failing_host: None,
+        failing_hosts: Vec::new(),
         attention: false,
         branches: parts,
         bytes: (0..parts)

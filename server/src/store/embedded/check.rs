@@ -59,19 +59,28 @@ impl Report {
 /// Verifies a data folder. Nothing in it is opened for writing.
 ///
 /// # Errors
-/// If the folder is not one of ours, is in use, or is damaged so that it cannot be read at all; lesser damage is in the report.
+/// If the folder is not one of ours, is in use, or cannot be read; damage is in the report.
 pub fn check(path: &Path) -> Result<Report, OpenError> {
+    match look(path) {
+        Err(OpenError::Damaged { detail, .. }) => {
+            let mut report = Report::default();
+            report.problem(detail);
+            Ok(report)
+        }
+        looked => looked,
+    }
+}
+
+fn look(path: &Path) -> Result<Report, OpenError> {
     let _lock = FolderLock::take_to_read(path)?;
     if !path.join(FORMAT).exists() || !open::is_ours(path)? {
-        let found = "no file named format".to_owned();
-        return Err(OpenError::NotOurs {
-            path: path.to_owned(),
-            found,
-        });
+        return Err(OpenError::NoData(path.to_owned()));
     }
     let data = path.join(DATA);
     let mut report = Report::default();
-    if !data.exists() {
+    if open::is_in_use(path)? {
+        open::has_data(path, &data)?;
+    } else if !data.exists() {
         return Ok(report);
     }
     check_journals(&data, &mut report).map_err(|source| OpenError::io(&data, source))?;

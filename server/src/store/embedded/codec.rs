@@ -208,13 +208,13 @@ fn type_code(trans_type: TransType) -> u8 {
 
 pub(super) fn encode_state(head: &Head, state: &[u8]) -> Vec<u8> {
     let index = &head.index;
-    let host = index.failing_host.as_deref();
-    let mut value = Writer::new(80 + host.map_or(0, str::len) + state.len());
+    let hosts = index.failing_hosts.join(" ");
+    let mut value = Writer::new(80 + hosts.len() + state.len());
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let flags = flag(index.driven, DRIVEN)
         | flag(index.due.is_some(), HAS_DUE)
         | flag(index.finished.is_some(), HAS_FINISHED)
-        | flag(host.is_some(), HAS_HOST)
+        | flag(!hosts.is_empty(), HAS_HOST)
         | flag(index.quiet.is_some(), HAS_QUIET)
         | flag(index.attention, ATTENTION);
     value.bytes(&[
@@ -232,7 +232,8 @@ pub(super) fn encode_state(head: &Head, state: &[u8]) -> Vec<u8> {
     value.bytes(&index.bytes.to_be_bytes());
     value.bytes(&head.bucket.to_be_bytes());
     value.bytes(&head.parts.to_be_bytes());
-    value.text(host.unwrap_or(""));
+    // Hosts hold no spaces.
+    value.text(&hosts);
     value.bytes(state);
     value.finish()
 }
@@ -261,9 +262,12 @@ pub(super) fn decode_state(value: &[u8]) -> Result<(Head, &[u8]), Corrupt> {
     let attempts = value.u32()?;
     let (branches, bytes) = (value.u32()?, value.u64()?);
     let (bucket, parts) = (value.u32()?, value.u32()?);
-    let failing_host = Some(value.text()?)
-        .filter(|_| has(HAS_HOST))
-        .map(str::to_owned);
+    let hosts = value.text()?;
+    let failing_hosts = if has(HAS_HOST) {
+        hosts.split(' ').map(str::to_owned).collect()
+    } else {
+        Vec::new()
+    };
     let index = Index {
         status,
         trans_type,
@@ -272,7 +276,7 @@ pub(super) fn decode_state(value: &[u8]) -> Result<(Head, &[u8]), Corrupt> {
         created,
         finished,
         attempts,
-        failing_host,
+        failing_hosts,
         attention: has(ATTENTION),
         branches,
         bytes,
@@ -364,7 +368,7 @@ mod tests {
             created: 1_700_000_000_000,
             finished: None,
             attempts: 3,
-            failing_host: Some("bank:8080".to_owned()),
+            failing_hosts: vec!["bank:8080".to_owned(), "http://shop".to_owned()],
             attention: true,
             branches: 1_000,
             bytes: 1 << 36,
@@ -386,7 +390,7 @@ mod tests {
             due: None,
             quiet: None,
             finished: Some(5),
-            failing_host: None,
+            failing_hosts: Vec::new(),
             driven: false,
             ..ended.index
         };

@@ -70,6 +70,9 @@ pub enum OpenError {
         /// A file in it.
         found: String,
     },
+    /// There is nothing to look at.
+    #[error("{} holds no Amends data: it has no file named `format`", .0.display())]
+    NoData(PathBuf),
     /// Another version wrote it.
     #[error("the data folder {} has the format {found:?}, which this build does not read: use the version that wrote it", path.display())]
     Format {
@@ -125,8 +128,19 @@ impl OpenError {
     fn fjall(path: &Path, error: &fjall::Error) -> OpenError {
         let detail = match error {
             fjall::Error::Io(error) => error.to_string(),
-            fjall::Error::Storage(error) => format!("its tables: {error:?}"),
-            fjall::Error::JournalRecovery(error) => format!("its log: {error:?}"),
+            fjall::Error::Storage(error) => {
+                let cause = format!("{error:?}");
+                let what = match cause.split([' ', '(', '{']).next() {
+                    Some("ChecksumMismatch") => "a checksum does not match",
+                    Some("Unrecoverable") => "one is missing or unreadable",
+                    _ => "one cannot be read",
+                };
+                format!("its tables in fjall/keyspaces: {what} ({cause})")
+            }
+            fjall::Error::JournalRecovery(error) => format!("its log, fjall/*.jnl: {error:?}"),
+            fjall::Error::InvalidVersion(_) => {
+                "the file fjall/version is not one that this build reads".to_owned()
+            }
             fjall::Error::Locked => "something else has it open".to_owned(),
             other => format!("{other:?}"),
         };

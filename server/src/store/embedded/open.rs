@@ -21,6 +21,8 @@ pub(super) const FORMAT: &str = "format";
 pub(super) const DATA: &str = "fjall";
 /// The first line of the file `format`.
 const FORMAT_LINE: &str = "amends data folder, format 1";
+/// Its second line once there is data: from then on an empty folder is no new one.
+const IN_USE: &str = "in use";
 /// It before it is whole.
 const NEW_FORMAT: &str = "format.new";
 /// What a folder may hold before it is ours: what an interrupted creation left, and what a mount point has.
@@ -44,10 +46,15 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
     create_folder(&path)?;
     let lock = FolderLock::take(&path)?;
     if !is_ours(&path)? {
-        create_format(&path).map_err(|source| OpenError::io(&path, source))?;
+        write_format(&path, "").map_err(|source| OpenError::io(&path, source))?;
     }
     let data = path.join(DATA);
-    finish_creation(&data).map_err(|source| OpenError::io(&data, source))?;
+    let in_use = is_in_use(&path)?;
+    if in_use {
+        has_data(&path, &data)?;
+    } else {
+        finish_creation(&data).map_err(|source| OpenError::io(&data, source))?;
+    }
     if data.exists() {
         journal::repair(&data)
             .map_err(|source| OpenError::io(&data, source))?
@@ -68,6 +75,9 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
             .map_err(|error| OpenError::fjall(&path, &error))?;
     }
     let index = rebuild(&path, &keyspaces[0], &buckets)?;
+    if !in_use {
+        write_format(&path, IN_USE).map_err(|source| OpenError::io(&path, source))?;
+    }
     Ok(Shared::new(
         path,
         clock,
@@ -121,11 +131,31 @@ pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
     Ok(false)
 }
 
-/// By a rename, so that a power cut leaves the whole line or none of it.
-fn create_format(path: &Path) -> std::io::Result<()> {
+/// Whether a folder of ours has held data.
+pub(super) fn is_in_use(path: &Path) -> Result<bool, OpenError> {
+    let file = path.join(FORMAT);
+    let format = std::fs::read_to_string(&file).map_err(|source| OpenError::io(&file, source))?;
+    Ok(format.lines().nth(1) == Some(IN_USE))
+}
+
+/// A folder in use whose data or log is gone is not a new one.
+pub(super) fn has_data(path: &Path, data: &Path) -> Result<(), OpenError> {
+    let gone = |what: &str| OpenError::damaged(path, format!("{what} is missing"));
+    if !data.exists() {
+        return Err(gone("the folder fjall, which holds the data,"));
+    }
+    let journals = journal::journals(data).map_err(|source| OpenError::io(data, source))?;
+    if journals.is_empty() {
+        return Err(gone("the log, fjall/*.jnl,"));
+    }
+    Ok(())
+}
+
+/// By a rename, so that a power cut leaves all of it or what was there before.
+fn write_format(path: &Path, in_use: &str) -> std::io::Result<()> {
     let new = path.join(NEW_FORMAT);
     let mut format = File::create(&new)?;
-    writeln!(format, "{FORMAT_LINE}")?;
+    writeln!(format, "{FORMAT_LINE}\n{in_use}")?;
     format.sync_all()?;
     std::fs::rename(new, path.join(FORMAT))?;
     File::open(path)?.sync_all()
