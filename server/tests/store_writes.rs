@@ -12,7 +12,7 @@ conformance!(
     a_created_record_is_there_and_its_gid_is_taken,
     of_concurrent_creates_one_wins,
     a_save_needs_the_version_it_read,
-    gids_that_are_prefixes_of_one_another_stay_apart,
+    fault_a02_gids_that_are_prefixes_of_one_another_stay_apart,
     a_thousand_parts_keep_their_order,
     queued_saves_of_one_gid_are_applied_in_the_order_of_the_calls,
     what_was_queued_behind_an_unseen_conflict_is_a_conflict,
@@ -146,7 +146,7 @@ async fn a_save_needs_the_version_it_read(f: Fixture) {
     assert_eq!(f.store.load(&gid("nobody")).await.expect("load"), None);
 }
 
-async fn gids_that_are_prefixes_of_one_another_stay_apart(f: Fixture) {
+async fn fault_a02_gids_that_are_prefixes_of_one_another_stay_apart(f: Fixture) {
     // faults.md A2: upstream loses branches of such gids.
     let names = [
         "pa", "pa0", "pa00", "pa000", "p", "pa ", "pa!", "pa0-01", "på",

@@ -53,6 +53,16 @@ pub fn define(
             "steps belong to saga and msg, not to {trans_type}"
         )));
     }
+    // A step without a URL is success without a call (dtm-server.md 9); one whose key is misspelt is not meant so.
+    for (i, step) in req.steps.iter().enumerate() {
+        let unknown = |key: &&String| !matches!(key.as_str(), "action" | "compensate" | "data");
+        if let (None, Some(key)) = (step.get("action"), step.keys().find(unknown)) {
+            return Err(Error::invalid(format!(
+                "step {} has no action, but the unknown key {key:?}",
+                i + 1
+            )));
+        }
+    }
     let payloads = payloads(req, limits)?;
     let mut topics = Vec::new();
     for (i, step) in req.steps.iter().enumerate() {

@@ -394,35 +394,6 @@ fn fault_a16_words_in_a_body_decide_nothing() {
 }
 
 #[test]
-fn fault_a02_gids_that_are_prefixes_of_one_another_keep_their_own_branches() {
-    let mut worlds: Vec<World> = ["pa", "pa0", "pa00"]
-        .iter()
-        .map(|gid| {
-            let def = define(
-                &mut global(&with(saga(2), json!({"gid": gid}))),
-                &Default::default(),
-                &Limits::default(),
-            );
-            assert_eq!(def.expect("admitted").gid.as_str(), *gid);
-            World::store(
-                &with(saga(2), json!({"gid": gid})),
-                Status::Submitted,
-                Policy::default(),
-                &Default::default(),
-                true,
-            )
-        })
-        .collect();
-    for w in &mut worlds {
-        w.crash();
-        w.sent();
-        w.succeed(&["01 action", "02 action"]);
-        assert_eq!((w.status(), w.tx.rows().len()), (Status::Succeed, 4));
-    }
-    assert_eq!(worlds[1].record.gid.as_str(), "pa0");
-}
-
-#[test]
 fn fault_a12_what_has_not_ended_always_has_a_due_time_in_its_index() {
     for body in [saga(2), msg(2)] {
         let mut w = World::submit(body);

@@ -115,6 +115,13 @@ fn fault_c44_counts_that_do_not_match() {
 }
 
 #[test]
+fn a_misspelt_action_is_not_a_step_that_calls_nobody() {
+    let step = json!({"actoin": "http://a/1", "compensate": "http://a/2"});
+    let e = refused(&with(saga(1), json!({"steps": [step]})));
+    assert!(e.message().contains("actoin"), "{e}");
+}
+
+#[test]
 fn lists_are_not_taken_for_objects() {
     for custom in ["[3600]", "[true]", "7", "x"] {
         let body = with(msg(1), json!({"custom_data": custom}));

@@ -58,7 +58,7 @@ impl Serve {
         if config.open_to_the_network() {
             tracing::warn!(
                 listen = %config.listen,
-                "everybody who reaches this address can stop and delete transactions: set operator_token"
+                "everybody who reaches this address can stop transactions and delete topics: set operator_token"
             );
         }
         without_huge_pages();

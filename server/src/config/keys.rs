@@ -210,7 +210,7 @@ settings! {
     data: PathBuf = PathBuf::from("./amends-data"), Kind::Path;
     /// Where transactions are kept: on disk, or in memory for tests.
     store: StoreKind = StoreKind::Embedded, Kind::Word(&["embedded", "memory"]);
-    /// Token that forceStop, the resets, delete and the topic routes want as `Authorization: Bearer`. Empty: none is wanted.
+    /// Token that forceStop, the resets and the topic routes want as `Authorization: Bearer`. Empty: none is wanted.
     operator_token: Secret = Secret::default(), Kind::Token;
     /// The least important level that is logged.
     log_level: LogLevel = LogLevel::Info, Kind::Word(&["trace", "debug", "info", "warn", "error"]);
