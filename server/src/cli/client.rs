@@ -154,11 +154,13 @@ impl Client {
 
     fn read(&self, status: StatusCode, body: &[u8]) -> Result<Value, Failure> {
         let parsed = serde_json::from_slice::<Value>(body);
+        // A path that an Amends server does not have is answered in plain text, too.
+        if matches!(status, StatusCode::OK | StatusCode::NOT_FOUND) && parsed.is_err() {
+            let message = format!("{} answered no JSON; is it an Amends server?", self.base);
+            return Err(Failure::new(Exit::Failed, message));
+        }
         if status == StatusCode::OK {
-            return parsed.map_err(|_| {
-                let message = format!("{} answered no JSON; is it an Amends server?", self.base);
-                Failure::new(Exit::Failed, message)
-            });
+            return Ok(parsed.unwrap_or_default());
         }
         let said = parsed
             .ok()
@@ -203,6 +205,17 @@ mod tests {
     #[test]
     fn query_values_are_escaped() {
         assert_eq!(escape("a b&c=d/ü"), "a%20b%26c%3Dd%2F%C3%BC");
+    }
+
+    #[test]
+    fn a_404_that_is_no_json_is_not_an_unknown_transaction() {
+        let client = Client::new("http://h:1", None).unwrap_or_else(|_| panic!("legal"));
+        let exit = |body: &[u8]| match client.read(StatusCode::NOT_FOUND, body) {
+            Ok(_) => panic!("a refusal"),
+            Err(failure) => failure.exit,
+        };
+        assert_eq!(exit(br#"{"message":"no such gid"}"#), Exit::NotFound);
+        assert_eq!(exit(b"404 page not found"), Exit::Failed);
     }
 
     #[test]
