@@ -284,11 +284,8 @@ impl Transaction {
     }
 
     fn failing_hosts(&self) -> Vec<String> {
-        let fails = |s: &RowState| !s.error.is_empty();
-        let root = fails(&self.state.root).then_some(self.def.query_prepared.as_str());
-        let rows = self.rows.iter().filter(|r| fails(&r.state));
-        let urls = root.into_iter().chain(rows.map(|r| r.url.as_str()));
-        let hosts: BTreeSet<&str> = urls.map(host).collect();
+        let failing = self.called().filter(|(s, _)| s.errors > 0);
+        let hosts: BTreeSet<&str> = failing.map(|(_, url)| host(url)).collect();
         hosts
             .into_iter()
             .take(FAILING_HOSTS)

@@ -238,7 +238,7 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
 /// A call was answered: nobody need look any more, unless another one still fails (rules.md 4.3).
 pub(super) fn well_again(tx: &mut Transaction, env: &Env<'_>) {
     let limit = env.policy.alert_retry_limit;
-    tx.state.attention = limit > 0 && tx.called().any(|r| r.errors >= limit);
+    tx.state.attention = limit > 0 && tx.called().any(|(r, _)| r.errors >= limit);
 }
 
 /// Counts the error of a call, backs off, and alerts where it is time to.

@@ -68,8 +68,8 @@ pub(crate) fn succeeded(row: &mut RowState, now: Millis) {
 }
 
 impl Transaction {
-    /// Progress of what may be called again.
-    pub(super) fn called(&self) -> impl Iterator<Item = &RowState> {
+    /// Progress of what may be called again, with its URL.
+    pub(super) fn called(&self) -> impl Iterator<Item = (&RowState, &str)> {
         // An action of a saga that is being undone is not called again.
         let undone =
             self.def.trans_type == TransType::Saga && self.state.status != Status::Submitted;
@@ -77,17 +77,18 @@ impl Transaction {
             .rows
             .iter()
             .filter(move |r| !(undone && r.op == Op::ACTION))
-            .map(|r| &r.state);
-        std::iter::once(&self.state.root)
+            .map(|r| (&r.state, r.url.as_str()));
+        std::iter::once((&self.state.root, self.def.query_prepared.as_str()))
             .chain(rows)
-            .filter(|r| r.status == BranchStatus::Prepared)
+            .filter(|(r, _)| r.status == BranchStatus::Prepared)
     }
 
     /// The interval in ms, without jitter, that DTM shows as `next_cron_interval`: that of the branch which is due first. One that was
     /// asked again after an error ("ongoing") has the base interval, whatever it had before.
     pub fn shown_interval(&self, policy: &Policy) -> Millis {
         let base = policy.base_interval(&self.def.options);
-        let first = self.called().filter(|r| r.due > 0).min_by_key(|r| r.due);
+        let called = self.called().map(|(r, _)| r);
+        let first = called.filter(|r| r.due > 0).min_by_key(|r| r.due);
         first.map_or(base, |r| {
             if r.errors == 0 || r.due - r.updated <= base + base / 10 {
                 base

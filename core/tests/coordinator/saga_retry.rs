@@ -264,6 +264,21 @@ fn every_host_that_fails_is_indexed() {
     assert_eq!(w.record.index.failing_hosts, ["http://a", "http://b"]);
 }
 
+/// An action is not called again once its saga is being undone: its host need not wake it.
+#[test]
+fn the_host_of_an_action_that_is_undone_is_not_indexed() {
+    let mut w = World::submit(concurrent(2, json!(null)));
+    w.answer("01 action", error("down"));
+    w.sent();
+    w.answer("02 action", failure("no"));
+    for branch in w.sent() {
+        w.answer(&branch, Outcome::Ongoing);
+    }
+    w.let_go();
+    assert_eq!(w.status(), Status::Aborting);
+    assert!(w.record.index.failing_hosts.is_empty());
+}
+
 /// rules.md 4.3: a success of another branch does not call off the alarm.
 #[test]
 fn attention_stays_while_another_branch_fails() {

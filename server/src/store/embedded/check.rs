@@ -9,7 +9,7 @@ use super::buckets::{Bucket, Buckets, by_id};
 use super::codec::{self, Head};
 use super::journal::{self, Journal};
 use super::lock::FolderLock;
-use super::open::{self, DATA, FORMAT};
+use super::open::{self, DATA, FORMAT, Use};
 use amends::coordinator::record::RowKey;
 use amends::{Gid, Status, TransType};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
@@ -73,12 +73,12 @@ pub fn check(path: &Path) -> Result<Report, OpenError> {
 
 fn look(path: &Path) -> Result<Report, OpenError> {
     let _lock = FolderLock::take_to_read(path)?;
-    if !path.join(FORMAT).exists() || !open::is_ours(path)? {
+    if !path.join(FORMAT).exists() {
         return Err(OpenError::NoData(path.to_owned()));
     }
     let data = path.join(DATA);
     let mut report = Report::default();
-    if open::is_in_use(path)? {
+    if open::folder_use(path)? == Use::Data {
         open::has_data(path, &data)?;
     } else if !data.exists() {
         return Ok(report);

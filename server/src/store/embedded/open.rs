@@ -45,11 +45,12 @@ pub(super) fn open(options: EmbeddedOptions) -> Result<Shared, OpenError> {
     } = options;
     create_folder(&path)?;
     let lock = FolderLock::take(&path)?;
-    if !is_ours(&path)? {
+    let use_before = folder_use(&path)?;
+    if use_before == Use::None {
         write_format(&path, "").map_err(|source| OpenError::io(&path, source))?;
     }
     let data = path.join(DATA);
-    let in_use = is_in_use(&path)?;
+    let in_use = use_before == Use::Data;
     if in_use {
         has_data(&path, &data)?;
     } else {
@@ -101,11 +102,27 @@ fn create_folder(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Whether the folder has our format; `false` if it is new.
-pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
+/// What a folder that may be ours is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It is new.
+    None,
+    /// Its format was written, and perhaps more of its creation.
+    Begun,
+    /// It has held data.
+    Data,
+}
+
+/// Reads the format of a folder.
+pub(super) fn folder_use(path: &Path) -> Result<Use, OpenError> {
     let file = path.join(FORMAT);
     match std::fs::read_to_string(&file) {
-        Ok(format) if format.lines().next() == Some(FORMAT_LINE) => return Ok(true),
+        Ok(format) if format.lines().next() == Some(FORMAT_LINE) => {
+            return Ok(match format.lines().nth(1) {
+                Some(IN_USE) => Use::Data,
+                _ => Use::Begun,
+            });
+        }
         Ok(format) => {
             let found = format.lines().next().unwrap_or_default().to_owned();
             return Err(OpenError::Format {
@@ -128,14 +145,7 @@ pub(super) fn is_ours(path: &Path) -> Result<bool, OpenError> {
             });
         }
     }
-    Ok(false)
-}
-
-/// Whether a folder of ours has held data.
-pub(super) fn is_in_use(path: &Path) -> Result<bool, OpenError> {
-    let file = path.join(FORMAT);
-    let format = std::fs::read_to_string(&file).map_err(|source| OpenError::io(&file, source))?;
-    Ok(format.lines().nth(1) == Some(IN_USE))
+    Ok(Use::None)
 }
 
 /// A folder in use whose data or log is gone is not a new one.

@@ -1,6 +1,6 @@
 //! What waits for the writer: a queue in the order of the calls, and the saves that follow a conflict nobody has seen yet.
 
-use super::super::{Append, Appended, Result, Saved, StoreError, locked};
+use super::super::{Append, Appended, Result, Saved, locked};
 use amends::Gid;
 use amends::coordinator::record::Save;
 use std::collections::{HashMap, VecDeque};
@@ -278,12 +278,4 @@ impl Behind {
             self.count.store(gids.len(), Ordering::Relaxed);
         }
     }
-}
-
-/// The answer of a command, once the writer has given it; `lost` says why it never will.
-pub(super) async fn answer<T>(
-    answer: oneshot::Receiver<Result<T>>,
-    lost: impl FnOnce() -> StoreError,
-) -> Result<T> {
-    answer.await.unwrap_or_else(|_| Err(lost()))
 }

@@ -5,7 +5,7 @@ use super::super::memory::Clock;
 use super::super::{Result, StoreError, locked};
 use super::buckets::{Bucket, Buckets};
 use super::lock::FolderLock;
-use super::queue::{Behind, Command, Done, Queue, answer};
+use super::queue::{Behind, Command, Done, Queue};
 use amends::Millis;
 use fjall::{Database, Keyspace};
 use std::path::PathBuf;
@@ -176,7 +176,7 @@ impl Shared {
         // A closed queue drops the sender, which is how the receiver learns of it.
         self.queue.push(command(done));
         let shared = self.clone();
-        async move { answer(receiver, || shared.lost()).await }
+        async move { receiver.await.unwrap_or_else(|_| Err(shared.lost())) }
     }
 
     pub(super) fn with_index<T>(&self, read: impl FnOnce(&mut DueIndex<Place>) -> T) -> T {
