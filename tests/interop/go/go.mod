@@ -1,6 +1,6 @@
 module amends/interop
 
-go 1.21
+go 1.22
 
 require (
 	github.com/dtm-labs/client v1.18.7

@@ -14,7 +14,7 @@ async fn the_go_client_works_unchanged() {
     let more = std::env::var("INTEROP_GO").unwrap_or_default();
     let more: Vec<&str> = more.split_whitespace().collect();
     Program::new(go)
-        .args(&["test", "-count=1", "-v"])
+        .args(&["test", "-count=1", "-parallel=8", "-v"])
         .args(&more)
         .args(&["./..."])
         .dir(concat!(env!("CARGO_MANIFEST_DIR"), "/go"))

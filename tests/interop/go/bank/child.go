@@ -10,13 +10,18 @@ import (
 
 const childVariable = "INTEROP_CHILD"
 
+// Child is a part of a test that kills its own process. It works for the transaction `gid` with the participant of the test.
+type Child func(s *Service, gid string)
+
 // RunChild is for TestMain: if this process was started by KilledChild, it runs that part and never returns.
-func RunChild(parts map[string]func(id string)) {
+func RunChild(parts map[string]Child) {
 	part, wanted := os.LookupEnv(childVariable)
 	if !wanted {
 		return
 	}
-	parts[part](os.Getenv(childVariable + "_ID"))
+	s := empty()
+	s.httpAddr, s.grpcAddr = os.Getenv(childVariable+"_HTTP"), os.Getenv(childVariable+"_GRPC")
+	parts[part](s, os.Getenv(childVariable+"_GID"))
 	os.Exit(1) // It should have died.
 }
 
@@ -26,12 +31,13 @@ func DieHere() {
 	select {}
 }
 
-// KilledChild runs a part of this test program in a process of its own and waits until it has killed itself. `settings` are added to
-// its environment.
-func KilledChild(t *testing.T, part, id string, settings ...string) {
+// KilledChild runs a part of this test program in a process of its own and waits until it has killed itself. `settings`
+// are added to its environment.
+func (s *Service) KilledChild(t *testing.T, part, gid string, settings ...string) {
 	t.Helper()
 	child := exec.Command(os.Args[0])
-	child.Env = append(append(os.Environ(), childVariable+"="+part, childVariable+"_ID="+id), settings...)
+	child.Env = append(append(os.Environ(), settings...), childVariable+"="+part, childVariable+"_GID="+gid,
+		childVariable+"_HTTP="+s.httpAddr, childVariable+"_GRPC="+s.grpcAddr)
 	child.WaitDelay = Deadline
 	timer := time.AfterFunc(Deadline, func() { _ = child.Process.Kill() })
 	defer timer.Stop()

@@ -47,6 +47,8 @@ func orderOf(message *structpb.Struct) Order {
 // Request is one call of a branch.
 type Request struct {
 	Order
+	// Body is what came over HTTP.
+	Body []byte
 	// Barrier knows whose branch it is.
 	Barrier *dtmcli.BranchBarrier
 	// Query and Header are set over HTTP.
@@ -92,9 +94,18 @@ type Service struct {
 	calls    map[string][]Call
 }
 
+func empty() *Service {
+	return &Service{
+		handlers: map[string]Handler{},
+		before:   map[string][]func() error{},
+		after:    map[string][]func() error{},
+		calls:    map[string][]Call{},
+	}
+}
+
 // NewService starts one for the whole test program.
 func NewService() *Service {
-	s := &Service{handlers: map[string]Handler{}, before: map[string][]func() error{}, after: map[string][]func() error{}, calls: map[string][]Call{}}
+	s := empty()
 	s.GRPCServer = grpc.NewServer(grpc.UnknownServiceHandler(s.serveGRPC))
 	listener := listen()
 	s.httpAddr = listener.Addr().String()
@@ -133,18 +144,18 @@ func (s *Service) Handle(name string, handler Handler) {
 	s.handlers[name] = handler
 }
 
-// Before lets the coming calls of a handler for one account answer these errors first, call by call, without doing the work; nil does it.
-func (s *Service) Before(name, account string, hooks ...func() error) {
+// Before runs a hook before each of the coming calls of a handler for a transaction; its error is answered instead of doing the work.
+func (s *Service) Before(gid, name string, hooks ...func() error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.before[name+" "+account] = hooks
+	s.before[gid+" "+name] = hooks
 }
 
-// After lets the coming calls answer these errors although the work was done.
-func (s *Service) After(name, account string, hooks ...func() error) {
+// After runs a hook after the work; its error is answered although the work was done.
+func (s *Service) After(gid, name string, hooks ...func() error) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.after[name+" "+account] = hooks
+	s.after[gid+" "+name] = hooks
 }
 
 // Answers is a hook that answers an error.
@@ -193,7 +204,7 @@ func (s *Service) handle(name string, r *Request) error {
 	handler := s.handlers[name]
 	call := Call{Name: name, Branch: b.BranchID + "-" + b.Op, At: time.Now(), Header: r.Header}
 	s.calls[b.Gid] = append(s.calls[b.Gid], call)
-	before, after := next(s.before, name+" "+r.Account), next(s.after, name+" "+r.Account)
+	before, after := next(s.before, b.Gid+" "+name), next(s.after, b.Gid+" "+name)
 	s.mutex.Unlock()
 	if handler == nil {
 		return fmt.Errorf("nobody handles %s", name)
@@ -226,6 +237,7 @@ func (s *Service) decodeHTTP(request *http.Request) error {
 	r := &Request{Barrier: barrier, Query: query, Header: request.Header}
 	body, err := io.ReadAll(request.Body)
 	if err == nil && len(body) > 0 {
+		r.Body = body
 		err = json.Unmarshal(body, &r.Order)
 	}
 	if err != nil {

@@ -66,11 +66,12 @@ func sorted(t *testing.T, gid string, levels ...int) string {
 }
 
 func TestConcurrentSagaKeepsOrders(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	orders := fourAccounts(t, gid)
 	both := together(gid)
-	service.Before("maria.in", orders[0].Account, both)
-	service.Before("pg.in", orders[1].Account, both)
+	service.Before(gid, "maria.in", both)
+	service.Before(gid, "pg.in", both)
 	saga := diamond(gid, orders)
 	bank.Must(t, saga.Submit())
 	bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
@@ -81,12 +82,13 @@ func TestConcurrentSagaKeepsOrders(t *testing.T) {
 }
 
 func TestConcurrentSagaCompensatesInReverse(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	orders := fourAccounts(t, gid)
 	orders[3].Amount = -1
 	both := together(gid)
-	service.Before("maria.in", orders[2].Account, both)
-	service.Before("pg.in", orders[3].Account, both)
+	service.Before(gid, "maria.in", both)
+	service.Before(gid, "pg.in", both)
 	err := diamond(gid, orders).Submit()
 	if err == nil || !strings.Contains(err.Error(), "cannot pay 1") {
 		t.Fatalf("submit should say why it failed: %v", err)

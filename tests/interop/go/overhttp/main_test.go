@@ -20,11 +20,12 @@ func TestMain(m *testing.M) {
 	service = bank.NewService()
 	service.HandleAccounts("maria", maria)
 	service.HandleAccounts("pg", pg)
+	registerWorkflows(service)
 	os.Exit(m.Run())
 }
 
 // children are the parts of tests that die in a process of their own.
-var children = map[string]func(id string){
+var children = map[string]bank.Child{
 	"message-before-commit": dieBeforeCommit,
 	"message-after-commit":  dieAfterCommit,
 	"workflow":              dieInWorkflow,
@@ -43,6 +44,3 @@ func expectBalances(t *testing.T, from, to bank.Order, fromBalance, toBalance in
 	maria.Expect(t, from.Account, fromBalance)
 	pg.Expect(t, to.Account, toBalance)
 }
-func dieBeforeCommit(string) {}
-func dieAfterCommit(string)  {}
-func dieInWorkflow(string)   {}

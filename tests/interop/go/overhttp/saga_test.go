@@ -21,6 +21,7 @@ func transfer(gid string, from, to bank.Order) *dtmcli.Saga {
 }
 
 func TestSagaSucceeds(t *testing.T) {
+	t.Parallel()
 	gid := dtmcli.MustGenGid(bank.API())
 	from, to := pair(t, gid, 100)
 	saga := transfer(gid, from, to)
@@ -36,6 +37,7 @@ func TestSagaSucceeds(t *testing.T) {
 }
 
 func TestSagaFailsAndIsCompensated(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
 	to.Amount = -130
@@ -56,9 +58,10 @@ func TestSagaFailsAndIsCompensated(t *testing.T) {
 }
 
 func TestSagaOngoingIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
-	service.Before("pg.in", to.Account, bank.Answers(dtmcli.ErrOngoing), bank.Answers(dtmcli.ErrOngoing))
+	service.Before(gid, "pg.in", bank.Answers(dtmcli.ErrOngoing), bank.Answers(dtmcli.ErrOngoing))
 	saga := transfer(gid, from, to)
 	saga.WaitResult = false
 	bank.Must(t, saga.Submit())
@@ -68,9 +71,10 @@ func TestSagaOngoingIsAskedAgain(t *testing.T) {
 }
 
 func TestSagaOngoingWithWaitResultIsNoFailure(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
-	service.Before("pg.in", to.Account, bank.Answers(dtmcli.ErrOngoing))
+	service.Before(gid, "pg.in", bank.Answers(dtmcli.ErrOngoing))
 	saga := transfer(gid, from, to)
 	saga.RetryInterval = 10
 	err := saga.Submit()
@@ -82,11 +86,12 @@ func TestSagaOngoingWithWaitResultIsNoFailure(t *testing.T) {
 }
 
 func TestSagaErrorIsRetriedAndAppliedOnce(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
 	lost := errors.New("the answer was lost after the work was done")
-	service.After("maria.out", from.Account, bank.Answers(lost))
-	service.After("pg.in", to.Account, bank.Answers(lost))
+	service.After(gid, "maria.out", bank.Answers(lost))
+	service.After(gid, "pg.in", bank.Answers(lost))
 	saga := transfer(gid, from, to)
 	saga.WaitResult = false
 	bank.Must(t, saga.Submit())
@@ -96,10 +101,11 @@ func TestSagaErrorIsRetriedAndAppliedOnce(t *testing.T) {
 }
 
 func TestSagaRetryLimit(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
 	broken := bank.Answers(errors.New("broken"))
-	service.Before("pg.in", to.Account, broken, broken, broken, broken)
+	service.Before(gid, "pg.in", broken, broken, broken, broken)
 	saga := transfer(gid, from, to)
 	saga.WithRetryLimit(2)
 	err := saga.Submit()
@@ -114,6 +120,7 @@ func TestSagaRetryLimit(t *testing.T) {
 }
 
 func TestSagaSubmittedAgain(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
 	bank.Must(t, transfer(gid, from, to).Submit())
@@ -125,6 +132,7 @@ func TestSagaSubmittedAgain(t *testing.T) {
 }
 
 func TestSagaOverJSONRPC(t *testing.T) {
+	t.Parallel()
 	for _, balance := range []int{100, 0} {
 		gid := bank.NewID(t)
 		from, to := pair(t, gid, balance)

@@ -22,6 +22,7 @@ func call(tcc *dtmcli.Tcc, prefix, way string, order bank.Order) (*resty.Respons
 }
 
 func TestTccSucceeds(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
 	err := dtmcli.TccGlobalTransaction2(bank.API(), gid, options, func(tcc *dtmcli.Tcc) (*resty.Response, error) {
@@ -39,6 +40,7 @@ func TestTccSucceeds(t *testing.T) {
 }
 
 func TestTccFailsAndIsCancelled(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
 	to.Account = "nobody"
@@ -61,9 +63,10 @@ func TestTccFailsAndIsCancelled(t *testing.T) {
 }
 
 func TestTccOngoingTry(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, _ := pair(t, gid, 100)
-	service.Before("maria.tryOut", from.Account, bank.Answers(dtmcli.ErrOngoing))
+	service.Before(gid, "maria.tryOut", bank.Answers(dtmcli.ErrOngoing))
 	err := dtmcli.TccGlobalTransaction2(bank.API(), gid, options, func(tcc *dtmcli.Tcc) (*resty.Response, error) {
 		return call(tcc, "maria", "Out", from)
 	})
@@ -77,11 +80,12 @@ func TestTccOngoingTry(t *testing.T) {
 }
 
 func TestTccConfirmIsRetried(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
-	service.Before("pg.confirmIn", to.Account, bank.Answers(errors.New("not now")))
+	service.Before(gid, "pg.confirmIn", bank.Answers(errors.New("not now")))
 	// A failure is not legal here: a confirm is asked until it is done.
-	service.Before("maria.confirmOut", from.Account, bank.Answers(dtmcli.ErrFailure))
+	service.Before(gid, "maria.confirmOut", bank.Answers(dtmcli.ErrFailure))
 	err := dtmcli.TccGlobalTransaction2(bank.API(), gid, func(tcc *dtmcli.Tcc) { tcc.RetryInterval = 1 },
 		func(tcc *dtmcli.Tcc) (*resty.Response, error) {
 			if resp, err := call(tcc, "maria", "Out", from); err != nil {
@@ -97,6 +101,7 @@ func TestTccConfirmIsRetried(t *testing.T) {
 }
 
 func TestTccTooLate(t *testing.T) {
+	t.Parallel()
 	gid := bank.NewID(t)
 	from, to := pair(t, gid, 100)
 	custom := func(tcc *dtmcli.Tcc) {
@@ -120,6 +125,7 @@ func TestTccTooLate(t *testing.T) {
 }
 
 func TestNestedTcc(t *testing.T) {
+	t.Parallel()
 	for _, balance := range []int{100, 10} {
 		gid := bank.NewID(t)
 		from, to := pair(t, gid, balance)

@@ -41,8 +41,10 @@ func xaTransfer(gid, fromDB, toDB string, from, to bank.Order) error {
 }
 
 func TestXa(t *testing.T) {
+	t.Parallel()
 	for _, where := range xaDatabases {
 		t.Run(where.name, func(t *testing.T) {
+			t.Parallel()
 			gid := bank.NewID(t)
 			from := bank.Order{Account: database(where.from).Open(t, gid+"-from", 100), Amount: 30}
 			to := bank.Order{Account: database(where.to).Open(t, gid+"-to", 100), Amount: 30}
@@ -55,6 +57,7 @@ func TestXa(t *testing.T) {
 			database(where.to).Expect(t, to.Account, 130)
 		})
 		t.Run(where.name+"-fails", func(t *testing.T) {
+			t.Parallel()
 			gid := bank.NewID(t)
 			from := bank.Order{Account: database(where.from).Open(t, gid+"-from", 100), Amount: 30}
 			to := bank.Order{Account: "nobody", Amount: 30}
