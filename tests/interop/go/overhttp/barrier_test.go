@@ -16,7 +16,7 @@ func TestBarrierShutsOutALateAction(t *testing.T) {
 		t.Run(prefix, func(t *testing.T) {
 			t.Parallel()
 			gid := bank.NewID(t)
-			db := database(prefix)
+			db := both.Of(prefix)
 			order := bank.Order{Account: db.Open(t, gid, 100), Amount: 30}
 			gate, done := make(chan struct{}), make(chan struct{})
 			service.Before(gid, prefix+".out", func() error { <-gate; return nil })

@@ -9,17 +9,16 @@ import (
 )
 
 var (
-	maria   *bank.DB
-	pg      *bank.DB
+	both    bank.Both
 	service *bank.Service
 )
 
 func TestMain(m *testing.M) {
-	maria, pg = bank.OpenMariaDB(), bank.OpenPostgres()
+	both = bank.OpenBoth()
 	bank.RunChild(children)
 	service = bank.NewService()
-	service.HandleAccounts("maria", maria)
-	service.HandleAccounts("pg", pg)
+	service.HandleAccounts("maria", both.Maria)
+	service.HandleAccounts("pg", both.PG)
 	registerWorkflows(service)
 	os.Exit(m.Run())
 }
@@ -29,18 +28,4 @@ var children = map[string]bank.Child{
 	"message-before-commit": dieBeforeCommit,
 	"message-after-commit":  dieAfterCommit,
 	"workflow":              dieInWorkflow,
-}
-
-// pair opens an account in MariaDB and one in PostgreSQL for a transfer of 30 from the first to the second.
-func pair(t *testing.T, gid string, balance int) (from, to bank.Order) {
-	t.Helper()
-	from = bank.Order{Account: maria.Open(t, gid+"-from", balance), Amount: 30}
-	to = bank.Order{Account: pg.Open(t, gid+"-to", balance), Amount: 30}
-	return from, to
-}
-
-func expectBalances(t *testing.T, from, to bank.Order, fromBalance, toBalance int) {
-	t.Helper()
-	maria.Expect(t, from.Account, fromBalance)
-	pg.Expect(t, to.Account, toBalance)
 }

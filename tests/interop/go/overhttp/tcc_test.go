@@ -24,7 +24,7 @@ func call(tcc *dtmcli.Tcc, prefix, way string, order bank.Order) (*resty.Respons
 func TestTccSucceeds(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	err := dtmcli.TccGlobalTransaction2(bank.API(), gid, options, func(tcc *dtmcli.Tcc) (*resty.Response, error) {
 		if resp, err := call(tcc, "maria", "Out", from); err != nil {
 			return resp, err
@@ -36,13 +36,13 @@ func TestTccSucceeds(t *testing.T) {
 	stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
 	bank.Equal(t, "rows", stored.Rows(), "01-cancel prepared, 01-confirm succeed, 02-cancel prepared, 02-confirm succeed")
 	service.Expect(t, gid, "maria.tryOut 01-try", "pg.tryIn 02-try", "pg.confirmIn 02-confirm", "maria.confirmOut 01-confirm")
-	expectBalances(t, from, to, 70, 130)
+	both.Expect(t, from, to, 70, 130)
 }
 
 func TestTccFailsAndIsCancelled(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	to.Account = "nobody"
 	err := dtmcli.TccGlobalTransaction2(bank.API(), gid, options, func(tcc *dtmcli.Tcc) (*resty.Response, error) {
 		if resp, err := call(tcc, "maria", "Out", from); err != nil {
@@ -59,13 +59,13 @@ func TestTccFailsAndIsCancelled(t *testing.T) {
 		t.Fatalf("the reason is missing: %q", reason)
 	}
 	service.Expect(t, gid, "maria.tryOut 01-try", "pg.tryIn 02-try", "pg.cancelIn 02-cancel", "maria.cancelOut 01-cancel")
-	maria.Expect(t, from.Account, 100)
+	both.Maria.Expect(t, from.Account, 100)
 }
 
 func TestTccOngoingTry(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, _ := pair(t, gid, 100)
+	from, _ := both.Pair(t, gid, 100)
 	service.Before(gid, "maria.tryOut", bank.Answers(dtmcli.ErrOngoing))
 	err := dtmcli.TccGlobalTransaction2(bank.API(), gid, options, func(tcc *dtmcli.Tcc) (*resty.Response, error) {
 		return call(tcc, "maria", "Out", from)
@@ -75,14 +75,14 @@ func TestTccOngoingTry(t *testing.T) {
 	}
 	bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
 	// The try never ran, so the cancel that came was a null one.
-	bank.Equal(t, "barriers", maria.Barriers(t, gid), "01 cancel cancel, 01 try cancel")
-	maria.Expect(t, from.Account, 100)
+	bank.Equal(t, "barriers", both.Maria.Barriers(t, gid), "01 cancel cancel, 01 try cancel")
+	both.Maria.Expect(t, from.Account, 100)
 }
 
 func TestTccConfirmIsRetried(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	service.Before(gid, "pg.confirmIn", bank.Answers(errors.New("not now")))
 	// A failure is not legal here: a confirm is asked until it is done.
 	service.Before(gid, "maria.confirmOut", bank.Answers(dtmcli.ErrFailure))
@@ -97,13 +97,13 @@ func TestTccConfirmIsRetried(t *testing.T) {
 	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
 	service.Expect(t, gid, "maria.tryOut 01-try", "pg.tryIn 02-try", "pg.confirmIn 02-confirm", "pg.confirmIn 02-confirm",
 		"maria.confirmOut 01-confirm", "maria.confirmOut 01-confirm")
-	expectBalances(t, from, to, 70, 130)
+	both.Expect(t, from, to, 70, 130)
 }
 
 func TestTccTooLate(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	custom := func(tcc *dtmcli.Tcc) {
 		tcc.TimeoutToFail = 1
 		tcc.RetryInterval = 1
@@ -121,14 +121,14 @@ func TestTccTooLate(t *testing.T) {
 	stored := bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
 	bank.Equal(t, "reason", stored.Transaction.RollbackReason, "Timeout after 1 seconds")
 	service.Expect(t, gid, "maria.tryOut 01-try", "maria.cancelOut 01-cancel")
-	expectBalances(t, from, to, 100, 100)
+	both.Expect(t, from, to, 100, 100)
 }
 
 func TestNestedTcc(t *testing.T) {
 	t.Parallel()
 	for _, balance := range []int{100, 10} {
 		gid := bank.NewID(t)
-		from, to := pair(t, gid, balance)
+		from, to := both.Pair(t, gid, balance)
 		// The participant of the first branch calls two more under its own branch.
 		service.Handle(gid+".try", func(r *bank.Request) error {
 			tcc, err := dtmcli.TccFromQuery(r.Query)
@@ -155,7 +155,7 @@ func TestNestedTcc(t *testing.T) {
 			bank.Equal(t, "rows", stored.Rows(), "01-cancel prepared, 01-confirm succeed, 0101-cancel prepared, 0101-confirm succeed, "+
 				"0102-cancel prepared, 0102-confirm succeed")
 			service.Expect(t, gid, append(tries, "maria.confirmOut 0102-confirm", "pg.confirmIn 0101-confirm", gid+".confirm 01-confirm")...)
-			expectBalances(t, from, to, 70, 130)
+			both.Expect(t, from, to, 70, 130)
 			continue
 		}
 		if !errors.Is(err, dtmcli.ErrFailure) || !strings.Contains(err.Error(), "cannot set 30 aside") {
@@ -163,6 +163,6 @@ func TestNestedTcc(t *testing.T) {
 		}
 		bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
 		service.Expect(t, gid, append(tries, "maria.cancelOut 0102-cancel", "pg.cancelIn 0101-cancel", gid+".cancel 01-cancel")...)
-		expectBalances(t, from, to, balance, balance)
+		both.Expect(t, from, to, balance, balance)
 	}
 }

@@ -2,7 +2,6 @@ package overhttp
 
 import (
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"os"
 	"strings"
@@ -13,25 +12,6 @@ import (
 	"github.com/dtm-labs/client/dtmcli"
 	"github.com/dtm-labs/client/workflow"
 )
-
-// orders are the input of each workflow here.
-type orders struct {
-	From, To bank.Order
-}
-
-func input(from, to bank.Order) []byte {
-	data, err := json.Marshal(orders{From: from, To: to})
-	if err != nil {
-		panic(err)
-	}
-	return data
-}
-
-func decode(data []byte) (from, to bank.Order, err error) {
-	var o orders
-	err = json.Unmarshal(data, &o)
-	return o.From, o.To, err
-}
 
 // registerWorkflows is called once, since the client keeps workflows in a map of the process.
 func registerWorkflows(s *bank.Service) {
@@ -64,7 +44,7 @@ func later(s *bank.Service, wf *workflow.Workflow, name string, order bank.Order
 // sagaFlow compensates in its second phase.
 func sagaFlow(s *bank.Service) workflow.WfFunc2 {
 	return func(wf *workflow.Workflow, data []byte) ([]byte, error) {
-		from, to, err := decode(data)
+		from, to, err := bank.FromInput(data)
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +63,7 @@ func sagaFlow(s *bank.Service) workflow.WfFunc2 {
 // tccFlow confirms or cancels in its second phase.
 func tccFlow(s *bank.Service) workflow.WfFunc2 {
 	return func(wf *workflow.Workflow, data []byte) ([]byte, error) {
-		from, to, err := decode(data)
+		from, to, err := bank.FromInput(data)
 		if err != nil {
 			return nil, err
 		}
@@ -106,12 +86,12 @@ const (
 // crashFlow has a local branch and a remote one.
 func crashFlow(s *bank.Service) workflow.WfFunc2 {
 	return func(wf *workflow.Workflow, data []byte) ([]byte, error) {
-		from, to, err := decode(data)
+		from, to, err := bank.FromInput(data)
 		if err != nil {
 			return nil, err
 		}
 		_, err = wf.NewBranch().Do(func(bb *dtmcli.BranchBarrier) ([]byte, error) {
-			err := bb.CallWithDB(maria.Pool, takeFrom(from))
+			err := bb.CallWithDB(both.Maria.Pool, takeFrom(from))
 			if err == nil && os.Getenv(dieAt) == dieUnrecorded {
 				bank.DieHere()
 			}
@@ -130,7 +110,7 @@ func crashFlow(s *bank.Service) workflow.WfFunc2 {
 
 // xaFlow has two XA branches, one in each database.
 func xaFlow(wf *workflow.Workflow, data []byte) ([]byte, error) {
-	from, to, err := decode(data)
+	from, to, err := bank.FromInput(data)
 	if err != nil {
 		return nil, err
 	}
@@ -147,35 +127,35 @@ func xaFlow(wf *workflow.Workflow, data []byte) ([]byte, error) {
 		}
 		return db.UntilClosed(connection)
 	}
-	if err := half(maria, from.Account, -from.Amount); err != nil {
+	if err := half(both.Maria, from.Account, -from.Amount); err != nil {
 		return nil, err
 	}
-	return nil, half(pg, to.Account, to.Amount)
+	return nil, half(both.PG, to.Account, to.Amount)
 }
 
 func TestWorkflowSucceedsOnce(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	calls := []string{"maria.out 01-action", "pg.in 02-action"}
 	for range 2 { // the second time the result comes from the coordinator, and nothing runs
-		result, err := workflow.Execute2("saga", gid, input(from, to))
+		result, err := workflow.Execute2("saga", gid, bank.Input(from, to))
 		bank.Must(t, err)
 		bank.Equal(t, "result", string(result), "moved")
 		stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
 		bank.Equal(t, "rows", stored.Rows(), "01-action succeed, 02-action succeed")
 		service.Expect(t, gid, calls...)
-		expectBalances(t, from, to, 70, 130)
+		both.Expect(t, from, to, 70, 130)
 	}
 }
 
 func TestWorkflowRollsBack(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	to.Amount = -130
 	for range 2 {
-		_, err := workflow.Execute2("saga", gid, input(from, to))
+		_, err := workflow.Execute2("saga", gid, bank.Input(from, to))
 		if !errors.Is(err, dtmcli.ErrFailure) || !strings.Contains(err.Error(), "cannot pay 130") {
 			t.Fatalf("the failure should be returned: %v", err)
 		}
@@ -185,7 +165,7 @@ func TestWorkflowRollsBack(t *testing.T) {
 			t.Fatalf("the reason is missing: %q", reason)
 		}
 		service.Expect(t, gid, "maria.out 01-action", "pg.in 02-action", "maria.outUndo 01-rollback")
-		expectBalances(t, from, to, 100, 100)
+		both.Expect(t, from, to, 100, 100)
 	}
 }
 
@@ -193,17 +173,17 @@ func TestWorkflowConfirmsOrCancels(t *testing.T) {
 	t.Parallel()
 	for _, balance := range []int{100, 10} {
 		gid := bank.NewID(t)
-		from, to := pair(t, gid, 100)
+		from, to := both.Pair(t, gid, 100)
 		if balance == 10 {
 			to.Account = "nobody"
 		}
-		_, err := workflow.Execute2("tcc", gid, input(from, to))
+		_, err := workflow.Execute2("tcc", gid, bank.Input(from, to))
 		if balance == 100 {
 			bank.Must(t, err)
 			stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
 			bank.Equal(t, "rows", stored.Rows(), "01-action succeed, 02-action succeed, 02-commit succeed, 01-commit succeed")
 			service.Expect(t, gid, "maria.tryOut 01-action", "pg.tryIn 02-action", "pg.confirmIn 02-commit", "maria.confirmOut 01-commit")
-			expectBalances(t, from, to, 70, 130)
+			both.Expect(t, from, to, 70, 130)
 			continue
 		}
 		if !errors.Is(err, dtmcli.ErrFailure) {
@@ -211,16 +191,16 @@ func TestWorkflowConfirmsOrCancels(t *testing.T) {
 		}
 		bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
 		service.Expect(t, gid, "maria.tryOut 01-action", "pg.tryIn 02-action", "maria.cancelOut 01-rollback")
-		maria.Expect(t, from.Account, 100)
+		both.Maria.Expect(t, from.Account, 100)
 	}
 }
 
 func TestWorkflowOngoingIsResumed(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	service.Before(gid, "pg.in", bank.Answers(dtmcli.ErrOngoing), bank.Answers(errors.New("broken")))
-	_, err := workflow.Execute2("saga", gid, input(from, to))
+	_, err := workflow.Execute2("saga", gid, bank.Input(from, to))
 	if !errors.Is(err, dtmcli.ErrOngoing) {
 		t.Fatalf("ongoing should stay ongoing: %v", err)
 	}
@@ -229,13 +209,13 @@ func TestWorkflowOngoingIsResumed(t *testing.T) {
 	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
 	service.Expect(t, gid, "maria.out 01-action", "pg.in 02-action", "workflow 00-saga", "pg.in 02-action",
 		"workflow 00-saga", "pg.in 02-action")
-	expectBalances(t, from, to, 70, 130)
+	both.Expect(t, from, to, 70, 130)
 }
 
 func dieInWorkflow(s *bank.Service, gid string) {
 	registerWorkflows(s)
-	from, to := accountOf(gid)
-	_, _ = workflow.Execute2("crash", gid, input(from, to))
+	from, to := bank.PairOf(gid)
+	_, _ = workflow.Execute2("crash", gid, bank.Input(from, to))
 }
 
 func TestWorkflowCrashIsResumed(t *testing.T) {
@@ -244,16 +224,16 @@ func TestWorkflowCrashIsResumed(t *testing.T) {
 		t.Run(place, func(t *testing.T) {
 			t.Parallel()
 			gid := bank.NewID(t)
-			from, to := pair(t, gid, 100)
+			from, to := both.Pair(t, gid, 100)
 			service.KilledChild(t, "workflow", gid, dieAt+"="+place)
 			stored := bank.ExpectStatus(t, gid, dtmcli.StatusPrepared)
 			bank.Equal(t, "rows", stored.Rows(), map[string]string{dieRecorded: "01-action succeed", dieUnrecorded: ""}[place])
-			maria.Expect(t, from.Account, 70)
+			both.Maria.Expect(t, from.Account, 70)
 			stored = bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
 			bank.Equal(t, "rows", stored.Rows(), "01-action succeed, 02-action succeed")
 			service.Expect(t, gid, "workflow 00-crash", "pg.in 02-action")
-			expectBalances(t, from, to, 70, 130)
-			result, err := workflow.Execute2("crash", gid, input(from, to))
+			both.Expect(t, from, to, 70, 130)
+			result, err := workflow.Execute2("crash", gid, bank.Input(from, to))
 			bank.Must(t, err)
 			bank.Equal(t, "result", string(result), "moved")
 		})
@@ -263,24 +243,24 @@ func TestWorkflowCrashIsResumed(t *testing.T) {
 func TestWorkflowXa(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
-	_, err := workflow.Execute2("xa", gid, input(from, to))
+	from, to := both.Pair(t, gid, 100)
+	_, err := workflow.Execute2("xa", gid, bank.Input(from, to))
 	bank.Must(t, err)
 	stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
 	bank.Equal(t, "rows", stored.Rows(), "01-business succeed, 01-action succeed, 02-business succeed, 02-action succeed, "+
 		"02-commit succeed, 01-commit succeed")
-	expectBalances(t, from, to, 70, 130)
+	both.Expect(t, from, to, 70, 130)
 }
 
 func TestWorkflowXaRollsBack(t *testing.T) {
 	t.Parallel()
 	gid := bank.NewID(t)
-	from, to := pair(t, gid, 100)
+	from, to := both.Pair(t, gid, 100)
 	to.Amount = -130
-	_, err := workflow.Execute2("xa", gid, input(from, to))
+	_, err := workflow.Execute2("xa", gid, bank.Input(from, to))
 	if !errors.Is(err, dtmcli.ErrFailure) {
 		t.Fatalf("the failure should be returned: %v", err)
 	}
 	bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
-	expectBalances(t, from, to, 100, 100)
+	both.Expect(t, from, to, 100, 100)
 }

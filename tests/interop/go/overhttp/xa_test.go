@@ -20,13 +20,6 @@ var xaDatabases = []struct {
 	{"both", "maria", "pg"},
 }
 
-func database(prefix string) *bank.DB {
-	if prefix == "maria" {
-		return maria
-	}
-	return pg
-}
-
 func xaTransfer(gid, fromDB, toDB string, from, to bank.Order) error {
 	custom := func(xa *dtmcli.Xa) {
 		xa.WaitResult = true
@@ -46,20 +39,20 @@ func TestXa(t *testing.T) {
 		t.Run(where.name, func(t *testing.T) {
 			t.Parallel()
 			gid := bank.NewID(t)
-			from := bank.Order{Account: database(where.from).Open(t, gid+"-from", 100), Amount: 30}
-			to := bank.Order{Account: database(where.to).Open(t, gid+"-to", 100), Amount: 30}
+			from := bank.Order{Account: both.Of(where.from).Open(t, gid+"-from", 100), Amount: 30}
+			to := bank.Order{Account: both.Of(where.to).Open(t, gid+"-to", 100), Amount: 30}
 			bank.Must(t, xaTransfer(gid, where.from, where.to, from, to))
 			stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
 			bank.Equal(t, "rows", stored.Rows(), "01-rollback prepared, 01-commit succeed, 02-rollback prepared, 02-commit succeed")
 			service.Expect(t, gid, where.from+".xaOut 01-action", where.to+".xaIn 02-action",
 				where.from+".xaOut 01-commit", where.to+".xaIn 02-commit")
-			database(where.from).Expect(t, from.Account, 70)
-			database(where.to).Expect(t, to.Account, 130)
+			both.Of(where.from).Expect(t, from.Account, 70)
+			both.Of(where.to).Expect(t, to.Account, 130)
 		})
 		t.Run(where.name+"-fails", func(t *testing.T) {
 			t.Parallel()
 			gid := bank.NewID(t)
-			from := bank.Order{Account: database(where.from).Open(t, gid+"-from", 100), Amount: 30}
+			from := bank.Order{Account: both.Of(where.from).Open(t, gid+"-from", 100), Amount: 30}
 			to := bank.Order{Account: "nobody", Amount: 30}
 			err := xaTransfer(gid, where.from, where.to, from, to)
 			if !errors.Is(err, dtmcli.ErrFailure) || !strings.Contains(err.Error(), "nobody cannot pay") {
@@ -69,7 +62,7 @@ func TestXa(t *testing.T) {
 			stored := bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
 			bank.Equal(t, "rows", stored.Rows(), "01-rollback succeed, 01-commit prepared")
 			service.Expect(t, gid, where.from+".xaOut 01-action", where.to+".xaIn 02-action", where.from+".xaOut 01-rollback")
-			database(where.from).Expect(t, from.Account, 100)
+			both.Of(where.from).Expect(t, from.Account, 100)
 		})
 	}
 }
