@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
 )
 
 const childVariable = "INTEROP_CHILD"
@@ -20,6 +22,7 @@ func RunChild(parts map[string]Child) {
 		return
 	}
 	s := empty()
+	s.GRPCServer = grpc.NewServer() // never served
 	s.httpAddr, s.grpcAddr = os.Getenv(childVariable+"_HTTP"), os.Getenv(childVariable+"_GRPC")
 	parts[part](s, os.Getenv(childVariable+"_GID"))
 	os.Exit(1) // It should have died.

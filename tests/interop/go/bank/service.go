@@ -18,6 +18,7 @@ import (
 	"github.com/dtm-labs/client/dtmgrpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -79,12 +80,15 @@ type Call struct {
 	At time.Time
 	// Header has the headers over HTTP.
 	Header http.Header
+	// Metadata has the metadata over gRPC.
+	Metadata metadata.MD
 }
 
 // Service is a participant that is reached over HTTP and over gRPC, and writes down each call.
 type Service struct {
 	httpAddr, grpcAddr string
-	// GRPCServer is open for more services until Serve is called.
+	listener           net.Listener
+	// GRPCServer is open for more services until ServeGRPC is called; a call of theirs is traced by the name of the service.
 	GRPCServer *grpc.Server
 
 	mutex    sync.Mutex
@@ -106,18 +110,18 @@ func empty() *Service {
 // NewService starts one for the whole test program.
 func NewService() *Service {
 	s := empty()
-	s.GRPCServer = grpc.NewServer(grpc.UnknownServiceHandler(s.serveGRPC))
+	s.GRPCServer = grpc.NewServer(grpc.UnknownServiceHandler(s.serveGRPC), grpc.UnaryInterceptor(s.traceGRPC))
 	listener := listen()
 	s.httpAddr = listener.Addr().String()
 	go func() { _ = http.Serve(listener, http.HandlerFunc(s.serveHTTP)) }()
+	s.listener = listen()
+	s.grpcAddr = s.listener.Addr().String()
 	return s
 }
 
 // ServeGRPC starts to serve gRPC too.
 func (s *Service) ServeGRPC() {
-	listener := listen()
-	s.grpcAddr = listener.Addr().String()
-	go func() { _ = s.GRPCServer.Serve(listener) }()
+	go func() { _ = s.GRPCServer.Serve(s.listener) }()
 }
 
 func listen() net.Listener {
@@ -203,6 +207,9 @@ func (s *Service) handle(name string, r *Request) error {
 	s.mutex.Lock()
 	handler := s.handlers[name]
 	call := Call{Name: name, Branch: b.BranchID + "-" + b.Op, At: time.Now(), Header: r.Header}
+	if r.Context != nil {
+		call.Metadata, _ = metadata.FromIncomingContext(r.Context)
+	}
 	s.calls[b.Gid] = append(s.calls[b.Gid], call)
 	before, after := next(s.before, b.Gid+" "+name), next(s.after, b.Gid+" "+name)
 	s.mutex.Unlock()
@@ -265,4 +272,14 @@ func (s *Service) serveGRPC(_ interface{}, stream grpc.ServerStream) error {
 		return dtmgrpc.DtmError2GrpcError(err)
 	}
 	return stream.SendMsg(&emptypb.Empty{})
+}
+
+func (s *Service) traceGRPC(ctx context.Context, message interface{}, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (interface{}, error) {
+	name, _, _ := strings.Cut(strings.TrimPrefix(info.FullMethod, "/"), ".")
+	if barrier, err := dtmgrpc.BarrierFromGrpc(ctx); err == nil {
+		s.mutex.Lock()
+		s.calls[barrier.Gid] = append(s.calls[barrier.Gid], Call{Name: name, Branch: barrier.BranchID + "-" + barrier.Op, At: time.Now()})
+		s.mutex.Unlock()
+	}
+	return next(ctx, message)
 }
