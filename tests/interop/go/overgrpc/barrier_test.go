@@ -7,6 +7,7 @@ import (
 	"amends/interop/bank"
 
 	"github.com/dtm-labs/client/dtmcli"
+	"github.com/dtm-labs/client/dtmgrpc"
 )
 
 // A participant hangs longer than the saga may last; its work comes after the compensation and must not be done.
@@ -21,7 +22,7 @@ func TestBarrierShutsOutALateAction(t *testing.T) {
 			gate, done := make(chan struct{}), make(chan struct{})
 			service.Before(gid, prefix+".out", func() error { <-gate; return nil })
 			service.After(gid, prefix+".out", func() error { close(done); return nil })
-			saga := dtmcli.NewSaga(bank.API(), gid).Add(service.GRPC(prefix+".out"), service.GRPC(prefix+".outUndo"), order)
+			saga := dtmgrpc.NewSagaGrpc(bank.GRPC(), gid).Add(service.GRPC(prefix+".out"), service.GRPC(prefix+".outUndo"), order.Proto())
 			saga.TimeoutToFail, saga.RequestTimeout, saga.RetryInterval = 1, 1, 1
 			bank.Must(t, saga.Submit())
 			stored := bank.UntilStatus(t, gid, dtmcli.StatusFailed)

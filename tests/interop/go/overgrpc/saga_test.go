@@ -2,6 +2,7 @@ package overgrpc
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"amends/interop/bank"
@@ -9,6 +10,7 @@ import (
 	"github.com/dtm-labs/client/dtmcli"
 	"github.com/dtm-labs/client/dtmgrpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 )
 
 func transfer(gid string, from, to bank.Order) *dtmgrpc.SagaGrpc {
@@ -141,6 +143,34 @@ func TestSagaWithAnHTTPBranch(t *testing.T) {
 			continue
 		}
 		expectError(t, err, codes.Aborted, dtmcli.ErrFailure, "cannot pay 30")
+		service.Expect(t, gid, "pg.in 01-action", "maria.out 02-action", "maria.outUndo 02-compensate", "pg.inUndo 01-compensate")
+		both.Expect(t, from, to, 10, 10)
+	}
+}
+
+// And the other way round: a saga of the HTTP client whose branch is a gRPC method, by the scheme that Amends knows for that.
+func TestHTTPSagaWithAGRPCBranch(t *testing.T) {
+	t.Parallel()
+	for _, balance := range []int{100, 10} {
+		gid := bank.NewID(t)
+		from, to := both.Pair(t, gid, balance)
+		saga := dtmcli.NewSaga(bank.API(), gid).
+			Add(service.HTTP("pg.in"), service.HTTP("pg.inUndo"), to).
+			Add("grpc://"+service.GRPC("maria.out"), "grpc://"+service.GRPC("maria.outUndo"), nil)
+		message, err := proto.Marshal(from.Proto())
+		bank.Must(t, err)
+		saga.Payloads[1] = string(message)
+		saga.WaitResult = true
+		err = saga.Submit()
+		if balance == 100 {
+			bank.Must(t, err)
+			service.Expect(t, gid, "pg.in 01-action", "maria.out 02-action")
+			both.Expect(t, from, to, 70, 130)
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), "cannot pay 30") {
+			t.Fatalf("submit should say why it failed: %v", err)
+		}
 		service.Expect(t, gid, "pg.in 01-action", "maria.out 02-action", "maria.outUndo 02-compensate", "pg.inUndo 01-compensate")
 		both.Expect(t, from, to, 10, 10)
 	}

@@ -3,8 +3,10 @@ package overgrpc
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"amends/interop/bank"
@@ -30,7 +32,7 @@ func registerWorkflows(s *bank.Service) {
 		wf.RequestTimeout = 1
 	}
 	for name, fn := range map[string]workflow.WfFunc2{
-		"saga": sagaFlow, "tcc": tccFlow, "crash": crashFlow, "xa": xaFlow,
+		"saga": sagaFlow, "tcc": tccFlow, "crash": crashFlow, "xa": xaFlow, "empty": emptyFlow,
 	} {
 		if err := workflow.Register2(name, fn, quick); err != nil {
 			panic(err)
@@ -243,6 +245,58 @@ func TestWorkflowCrashIsResumed(t *testing.T) {
 		})
 	}
 }
+
+// Two runs of one workflow at a time: the one that comes too late must not take the refusal of its branch for a failure and roll back.
+func TestWorkflowThatRunsTwiceAtATime(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 100)
+	arrived, gate := make(chan struct{}), make(chan struct{})
+	service.Before(gid, "maria.out", func() error { close(arrived); <-gate; return nil })
+	late := make(chan error, 1)
+	go func() {
+		_, err := workflow.Execute2("saga", gid, bank.Input(from, to))
+		late <- err
+	}()
+	<-arrived
+	_, err := workflow.Execute2("saga", gid, bank.Input(from, to))
+	bank.Must(t, err)
+	close(gate)
+	if err := <-late; err == nil || errors.Is(err, dtmcli.ErrFailure) {
+		t.Fatalf("the late run should stop, and not fail: %v", err)
+	}
+	stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
+	bank.Equal(t, "rows", stored.Rows(), "01-action succeed, 02-action succeed")
+	service.Expect(t, gid, "maria.out 01-action", "maria.out 01-action", "pg.in 02-action")
+	both.Expect(t, from, to, 70, 130)
+}
+
+// An empty input makes DTM call back with GET; the callback comes by POST here, which a handler must take anyway.
+func TestWorkflowWithoutInputIsResumed(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	if err := workflow.Execute("empty", gid, nil); !errors.Is(err, dtmcli.ErrOngoing) {
+		t.Fatalf("the first run is not done: %v", err)
+	}
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	service.Expect(t, gid, "workflow 00-empty")
+}
+
+// emptyFlow is not done in its first run.
+func emptyFlow(wf *workflow.Workflow, data []byte) ([]byte, error) {
+	if len(data) > 0 {
+		return nil, fmt.Errorf("input from nowhere: %q", data)
+	}
+	_, err := wf.NewBranch().Do(func(*dtmcli.BranchBarrier) ([]byte, error) {
+		if _, again := seen.LoadOrStore(wf.Gid, true); !again {
+			return nil, dtmcli.ErrOngoing
+		}
+		return nil, nil
+	})
+	return nil, err
+}
+
+var seen sync.Map
 
 func TestWorkflowXa(t *testing.T) {
 	t.Parallel()
