@@ -5,7 +5,7 @@ mod operations;
 mod status;
 
 pub use call::{GrpcCall, GrpcTarget};
-pub use operations::{branch, transaction};
+pub use operations::{branch, millis, transaction};
 pub use status::{Code, classify_grpc, code_of};
 
 use crate::branch::{BranchStatus, Protocol};

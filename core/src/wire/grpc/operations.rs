@@ -15,6 +15,13 @@ fn time(at: Millis) -> Option<Timestamp> {
     })
 }
 
+/// The moment of a timestamp, ms.
+pub fn millis(at: Timestamp) -> Millis {
+    at.seconds
+        .saturating_mul(1_000)
+        .saturating_add(i64::from(at.nanos) / 1_000_000)
+}
+
 /// The view of a transaction.
 pub fn transaction(tx: &Transaction, policy: &Policy) -> v1::Transaction {
     let def = tx.definition();
