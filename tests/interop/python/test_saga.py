@@ -3,7 +3,7 @@
 import unittest
 
 import coordinator
-from bank import LOST, ONGOING
+from bank import LOST, ONGOING, REFUSED
 from case import BankCase
 from dtmcli import saga, utils
 
@@ -73,6 +73,18 @@ class SagaTest(BankCase):
         coordinator.wait_status(self.gid, "succeed")
         self.assert_money(alice=70, bob=30)
         self.assert_trace("01 alice/action", "01 alice/action", "02 bob/action")
+
+    def test_a_compensation_whose_answer_was_lost_is_done_once(self):
+        self.bank.script("bob", "action", REFUSED)
+        self.bank.script("alice", "compensate", LOST)
+        failing = self.transfer()
+        failing.trans_base.retry_interval = 1
+        failing.submit()
+        coordinator.wait_status(self.gid, "failed")
+        self.assert_money(alice=100, bob=0)
+        self.assert_trace(
+            "01 alice/action", "02 bob/action", "02 bob/compensate", "01 alice/compensate", "01 alice/compensate"
+        )
 
     def test_branch_headers_reach_every_call(self):
         tagged = self.transfer()

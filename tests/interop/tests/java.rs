@@ -22,5 +22,6 @@ async fn the_java_client_works_unchanged() {
         .args(&["-Dstyle.color=never", build, "test"])
         .dir(concat!(env!("CARGO_MANIFEST_DIR"), "/java"))
         .env(world.env())
+        .deadline(Duration::from_secs(600))
         .run();
 }
