@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs the Debian packages whose servers the interop tests start themselves. Safe to run again; leaves no service running.
+set -euo pipefail
+
+# package, and a file that is there once it is installed
+wanted=(
+    'mariadb-server /usr/sbin/mariadbd'
+    'postgresql /usr/lib/postgresql/*/bin/postgres'
+)
+
+missing=()
+for line in "${wanted[@]}"; do
+    read -r package file <<<"$line"
+    compgen -G "$file" >/dev/null || missing+=("$package")
+done
+((${#missing[@]})) || exit 0
+
+as_root=()
+if ((EUID != 0)); then
+    if ! sudo -n true 2>/dev/null; then
+        echo "cannot install ${missing[*]}: neither root nor sudo without a password" >&2
+        exit 1
+    fi
+    as_root=(sudo -n env)
+fi
+
+# apt asks this script before it starts a service; 101 means no. Where somebody has put a policy already, it is kept.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+fi
+
+log=$(mktemp)
+install() {
+    "${as_root[@]}" apt-get -qq update &&
+        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get -qq -y -o DPkg::Lock::Timeout=120 --no-install-recommends install "${missing[@]}"
+}
+if ! install >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    exit 1
+fi
+rm -f "$log"
+
+# A policy of somebody else may have let them start.
+for service in mariadb postgresql; do
+    if command -v service >/dev/null && [[ " ${missing[*]} " == *" $service"* ]]; then
+        "${as_root[@]}" service "$service" stop >/dev/null 2>&1 || true
+    fi
+done
+echo "installed: ${missing[*]}"
