@@ -4,11 +4,11 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # Cheap and fundamental ones first. A package that is not named here comes last.
-order=(amends amends-simulation amends-server amends-scenarios amends-faults amends-bench)
-# The scenarios and the faults drive the real binary.
-needs_binary=(amends-scenarios amends-faults)
+order=(amends amends-simulation amends-server amends-scenarios amends-interop amends-faults amends-bench)
+# These drive the real binary.
+needs_binary=(amends-scenarios amends-interop amends-faults)
 # Their tests print seeds and numbers worth reading.
-talkative=(amends-simulation amends-scenarios amends-faults)
+talkative=(amends-simulation amends-scenarios amends-interop amends-faults)
 
 has() {
     local wanted=$1 item
@@ -54,6 +54,8 @@ for package in "${packages[@]}"; do
         part 'binary' cargo build -p amends-server
         built=yes
     fi
+    # They start database servers from Debian's packages.
+    [[ $package == amends-interop ]] && part 'databases' tests/install.sh
     options=(--no-fail-fast)
     has "$package" "${talkative[@]}" && options+=(-- --show-output)
     part "$package" cargo test -p "$package" "${options[@]}"

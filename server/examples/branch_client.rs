@@ -3,9 +3,9 @@
 //! `cargo run --profile demo -p amends-server --example branch_client [ms] [in flight] [only one]` measures the three in turn, eleven times, and prints the
 //! medians of calls per second and of this process's CPU per call; the participant runs in a second process. Linux only (reads `/proc/self/stat`).
 
-use amends::wire::call::{HttpCall, Via};
+use amends::wire::call::HttpCall;
 use amends::{Compat, Outcome, Purpose};
-use amends_server::dispatch::{HttpTransport, Transport};
+use amends_server::dispatch::HttpTransport;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, Uri};
@@ -203,7 +203,7 @@ async fn measure(
                         ),
                         timeout: 3_000,
                         purpose: Purpose::Branch,
-                        via: Via::Http,
+                        json_rpc: false,
                     };
                     assert_eq!(call(request).await, Outcome::Success);
                     calls += 1;

@@ -2,7 +2,7 @@
 
 use crate::dispatch::Transport;
 use crate::metrics::{AlertEnd, Metrics};
-use amends::wire::call::{HttpCall, Via};
+use amends::wire::call::{BranchCall, HttpCall};
 use amends::{Gid, Millis, Outcome, Purpose, Status};
 use bytes::Bytes;
 use serde::Serialize;
@@ -207,9 +207,9 @@ impl Webhook {
                 body: body.clone(),
                 timeout: self.timeout,
                 purpose: Purpose::Callback,
-                via: Via::Http,
+                json_rpc: false,
             };
-            let error = match self.transport.call(call).await.outcome {
+            let error = match self.transport.call(BranchCall::Http(call)).await.outcome {
                 Outcome::Success | Outcome::Ongoing => return Ok(()),
                 Outcome::Failure(text) => format!("refused: {text}"),
                 Outcome::Error(text) => text,

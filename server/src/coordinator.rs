@@ -2,10 +2,11 @@
 //! (rules.md 6.5).
 
 use crate::alert::Alerts;
+use crate::api::listen::{self, Http1, Http2};
 use crate::api::{self, Api};
 use crate::config::{Config, StoreKind};
 use crate::dispatch::slots::SlotLimits;
-use crate::dispatch::{HttpTransport, Slots, Transport};
+use crate::dispatch::{BranchClient, Slots, Transport};
 use crate::engine::{Engine, Parts};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -15,7 +16,7 @@ use crate::topics::Topics;
 use amends::Millis;
 use amends::time::seconds;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -31,12 +32,13 @@ const PURGE_BATCH: usize = 10_000;
 
 /// A running coordinator.
 pub struct Coordinator {
-    addr: SocketAddr,
+    http_addr: SocketAddr,
+    grpc_addr: SocketAddr,
     engine: Arc<Engine>,
     store: Arc<dyn Store>,
     grace: Duration,
     stop: watch::Sender<bool>,
-    serving: Mutex<Option<JoinHandle<()>>>,
+    serving: Mutex<Option<[JoinHandle<()>; 2]>>,
     purging: JoinHandle<()>,
 }
 
@@ -52,8 +54,15 @@ pub struct Builder {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port is taken, or the address is not ours.
-    #[error("cannot listen on {address}: {source}{}", remedy(source))]
+    #[error(
+        "cannot listen on {address} for {what}: {source}{}",
+        remedy(source, setting)
+    )]
     Listen {
+        /// What for.
+        what: &'static str,
+        /// The setting that chooses the port.
+        setting: &'static str,
         /// What was wanted.
         address: SocketAddr,
         /// Why not.
@@ -65,13 +74,34 @@ pub enum StartError {
 }
 
 /// What to do about a port that cannot be listened on, where its cause tells.
-fn remedy(cause: &std::io::Error) -> &'static str {
+fn remedy(cause: &std::io::Error, setting: &str) -> String {
     match cause.kind() {
-        ErrorKind::AddrInUse => ". Is another server running there? http_port chooses another port",
-        ErrorKind::AddrNotAvailable => ". listen must be an address of this machine",
-        ErrorKind::PermissionDenied => ". http_port chooses another port",
-        _ => "",
+        ErrorKind::AddrInUse => {
+            format!(". Is another server running there? {setting} chooses another port")
+        }
+        ErrorKind::AddrNotAvailable => ". listen must be an address of this machine".to_owned(),
+        ErrorKind::PermissionDenied => format!(". {setting} chooses another port"),
+        _ => String::new(),
     }
+}
+
+/// A socket to accept on, and its address.
+async fn bind(
+    listen: IpAddr,
+    port: u16,
+    what: &'static str,
+    setting: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = SocketAddr::new(listen, port);
+    let failed = |source| StartError::Listen {
+        what,
+        setting,
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 impl Builder {
@@ -87,30 +117,25 @@ impl Builder {
         self
     }
 
-    /// Makes branch calls through this instead of over HTTP.
+    /// Makes branch calls through this instead of the built-in client.
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Builder {
         self.transport = Some(transport);
         self
     }
 
-    /// Starts on the runtime it is called in. The port is bound and the store opened when this returns.
+    /// Starts on the runtime it is called in. The ports are bound and the store opened when this returns.
     pub async fn start(self) -> Result<Coordinator, StartError> {
         let config = self.config;
         let policy = config.policy();
-        let wanted = SocketAddr::new(config.listen, config.http_port);
-        let failed = |source| StartError::Listen {
-            address: wanted,
-            source,
-        };
-        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
+        let (http, http_addr) = bind(config.listen, config.http_port, "HTTP", "http_port").await?;
+        let (grpc, grpc_addr) = bind(config.listen, config.grpc_port, "gRPC", "grpc_port").await?;
         let store = match self.store {
             Some(store) => store,
             None => open_store(&config).await?,
         };
         let transport = match self.transport {
             Some(transport) => transport,
-            None => Arc::new(HttpTransport::with_docker(
+            None => Arc::new(BranchClient::new(
                 policy.compat,
                 policy.limits.answer,
                 std::env::var_os("IS_DOCKER").is_some(),
@@ -140,7 +165,7 @@ impl Builder {
             policy,
             in_flight_max: config.in_flight_max,
         });
-        let (stop, mut stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
         let grace = Duration::from_secs(config.shutdown_timeout);
         let api = Api::new(
             engine.clone(),
@@ -148,19 +173,29 @@ impl Builder {
             metrics,
             Some(config.operator_token.expose().to_owned()),
         );
-        let until_stopped = async move {
+        let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
             // A sender that is gone stops it as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let serving = tokio::spawn(api::listen::serve(
-            listener,
-            until_stopped,
-            grace,
-            move |request| api::handle(api.clone(), request),
-        ));
+        let services = api::grpc::services(api.clone());
+        let serving = [
+            tokio::spawn(listen::serve(
+                http,
+                until_stopped(stopped.clone()),
+                grace,
+                Http1(move |request| api::handle(api.clone(), request)),
+            )),
+            tokio::spawn(listen::serve(
+                grpc,
+                until_stopped(stopped),
+                grace,
+                Http2(move |request| services(request)),
+            )),
+        ];
         let purging = tokio::spawn(purge(store.clone(), seconds(config.data_expire)));
         Ok(Coordinator {
-            addr,
+            http_addr,
+            grpc_addr,
             engine,
             store,
             grace,
@@ -231,7 +266,12 @@ impl Coordinator {
 
     /// Where the HTTP API listens.
     pub fn http_addr(&self) -> SocketAddr {
-        self.addr
+        self.http_addr
+    }
+
+    /// Where the gRPC API listens.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc_addr
     }
 
     /// The engine behind the API.
@@ -254,8 +294,8 @@ impl Coordinator {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let served = async {
-            if let Some(serving) = serving {
-                let _ = serving.await;
+            for task in serving.into_iter().flatten() {
+                let _ = task.await;
             }
         };
         // Requests that wait for a result end when the engine lets go of their transactions.

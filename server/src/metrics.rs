@@ -16,12 +16,14 @@ use prometheus::{
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// The `api` labels: last segments of the routes, in lower case, sorted. Everything else is `other`.
-const APIS: [&str; 21] = [
+/// The `api` labels: last segments of the routes and names of the gRPC methods, in lower case, sorted. Everything else is `other`.
+const APIS: [&str; 25] = [
     "abort",
     "all",
+    "deletetopic",
     "forcestop",
     "json-rpc",
+    "list",
     "metrics",
     "newgid",
     "prepare",
@@ -31,6 +33,8 @@ const APIS: [&str; 21] = [
     "registerbranch",
     "registertccbranch",
     "registerxabranch",
+    "reset",
+    "resetall",
     "resetcrontime",
     "resetnextcrontime",
     "scankv",
@@ -59,6 +63,24 @@ const OUTCOMES: [&str; 4] = ["success", "failure", "ongoing", "error"];
 /// `00` to `99`, and `other`.
 const BRANCH_IDS: usize = 101;
 const OK_FAIL: [&str; 2] = ["fail", "ok"];
+
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// Over HTTP, JSON-RPC included.
+    Http,
+    /// Over gRPC.
+    Grpc,
+}
+
+impl Front {
+    fn label(self) -> &'static str {
+        match self {
+            Front::Http => "http",
+            Front::Grpc => "grpc",
+        }
+    }
+}
 
 /// How the delivery of an alert ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,8 +178,8 @@ impl Metrics {
                 &["gin_version", "grpc_version"],
             ),
         );
-        info.with_label_values(&[concat!("amends ", env!("CARGO_PKG_VERSION")), "none"])
-            .set(1);
+        let version = concat!("amends ", env!("CARGO_PKG_VERSION"));
+        info.with_label_values(&[version, version]).set(1);
         let durations = histogram(
             "dtm_server_response_duration",
             "The request durations of a dtm server api",
@@ -212,10 +234,10 @@ impl Metrics {
                 "dtm_server_process_total",
                 "All request received by dtm",
                 &["type", "api", "status"],
-                (APIS.len() + 1) * 2,
+                (APIS.len() + 1) * 2 * 2,
             ),
             durations,
-            duration: cells_of(APIS.len() + 1),
+            duration: cells_of((APIS.len() + 1) * 2),
             process: Table::new(
                 r,
                 "dtm_transaction_process_total",
@@ -272,14 +294,15 @@ impl Metrics {
     }
 
     /// A request was answered. `api` is the last segment of its route; `ok` means a status below 400.
-    pub fn request(&self, api: &str, ok: bool, took: Duration) {
+    pub fn request(&self, front: Front, api: &str, ok: bool, took: Duration) {
         let i = APIS.binary_search(&api).unwrap_or(APIS.len());
         let label = APIS.get(i).copied().unwrap_or(OTHER);
-        self.requests.count(2 * i + usize::from(ok), || {
-            ["http", label, OK_FAIL[usize::from(ok)]]
+        let cell = (APIS.len() + 1) * front as usize + i;
+        self.requests.count(2 * cell + usize::from(ok), || {
+            [front.label(), label, OK_FAIL[usize::from(ok)]]
         });
-        self.duration[i]
-            .get_or_init(|| self.durations.with_label_values(&["http", label]))
+        self.duration[cell]
+            .get_or_init(|| self.durations.with_label_values(&[front.label(), label]))
             .observe(took.as_secs_f64());
     }
 

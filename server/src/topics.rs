@@ -39,7 +39,8 @@ impl Topics {
         if url.is_empty() {
             return Err(Error::invalid("empty url"));
         }
-        via(Protocol::Http, url, self.limits.url)?;
+        // Messages of any protocol may address it: each checks whether its own can call this URL.
+        via(Protocol::Grpc, url, self.limits.url)?;
         if remark.len() > self.limits.url {
             return Err(Error::invalid(format!(
                 "remark has {} bytes, the limit is {}",
@@ -288,7 +289,7 @@ mod tests {
             (ErrorKind::TopicNotFound, "storage: NotFound".into())
         );
         assert_eq!(
-            refusal(t.subscribe("tp", "h:1/pkg.Svc/M", "").await).0,
+            refusal(t.subscribe("tp", "ftp://h/a", "").await).0,
             ErrorKind::Invalid
         );
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use amends::{Compat, Gid, Status};
 use amends_server::alert::{Alert, Alerts};
-use amends_server::dispatch::HttpTransport;
+use amends_server::dispatch::BranchClient;
 use amends_server::metrics::Metrics;
 use amends_server::store::Stats;
 use std::io::{Read, Write};
@@ -53,7 +53,7 @@ fn webhook(status: impl Fn(usize) -> u16 + Send + 'static) -> (String, Receiver<
 
 fn alerts(url: String) -> (Alerts, Arc<Metrics>) {
     let metrics = Metrics::new();
-    let transport = Arc::new(HttpTransport::new(Compat::default(), 1_024));
+    let transport = Arc::new(BranchClient::new(Compat::default(), 1_024, false));
     (
         Alerts::new(
             url,

@@ -3,7 +3,7 @@
 mod dispatch_participant;
 
 use amends::{Compat, Outcome};
-use amends_server::dispatch::{HttpTransport, Reply, Transport};
+use amends_server::dispatch::{HttpTransport, Reply};
 use dispatch_participant::{Answer, call, error_of, header, ok, participant, transport};
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -4,7 +4,6 @@
 mod dispatch_participant;
 
 use amends::Outcome;
-use amends_server::dispatch::Transport;
 use dispatch_participant::{call, transport};
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -3,7 +3,6 @@
 mod dispatch_participant;
 
 use amends::Outcome;
-use amends_server::dispatch::Transport;
 use dispatch_participant::{Answer, call, error_of, header, ok, participant, transport};
 use std::sync::atomic::Ordering::SeqCst;
 

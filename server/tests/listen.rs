@@ -1,6 +1,6 @@
 //! The listener over real sockets: bodies and their limits, keep-alive, shutdown.
 
-use amends_server::api::listen::{BodyError, json, read_body, serve};
+use amends_server::api::listen::{BodyError, Http1, json, read_body, serve};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
@@ -34,7 +34,7 @@ async fn server(grace: Duration) -> Server {
     let shutdown = async {
         stopped.await.unwrap_or_default();
     };
-    let done = tokio::spawn(serve(listener, shutdown, grace, handler));
+    let done = tokio::spawn(serve(listener, shutdown, grace, Http1(handler)));
     Server {
         address,
         stop: Some(stop),

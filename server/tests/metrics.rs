@@ -1,7 +1,7 @@
 //! The text of `/api/metrics`.
 
 use amends::{Op, Outcome, Status, TransType};
-use amends_server::metrics::Metrics;
+use amends_server::metrics::{Front, Metrics};
 use amends_server::store::Stats;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ fn has(text: &str, line: &str) {
 #[test]
 fn dtms_names_labels_and_buckets() {
     let m = Metrics::new();
-    m.request("submit", true, Duration::from_millis(30));
-    m.request("submit", false, Duration::from_secs(20));
-    m.request("submit?gid=secret", true, Duration::ZERO);
+    m.request(Front::Http, "submit", true, Duration::from_millis(30));
+    m.request(Front::Http, "submit", false, Duration::from_secs(20));
+    m.request(Front::Http, "submit?gid=secret", true, Duration::ZERO);
     m.process(TransType::Tcc, true, 1_500);
     m.branch(TransType::Saga, "01", &Op::ACTION, &Outcome::Success);
     m.branch(

@@ -430,7 +430,7 @@ pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error>
     let url = |key: &str| -> Result<String, Error> {
         let url = req.get(key);
         if !url.is_empty() {
-            via(Protocol::Http, url, limits.url)
+            via(req.protocol, url, limits.url)
                 .map_err(|e| Error::invalid(format!("{key}: {e}")))?;
         }
         Ok(url.to_owned())

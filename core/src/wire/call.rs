@@ -1,4 +1,4 @@
-//! Branch calls as HTTP requests (dtm-server.md 7): what is sent, and how the answer is read.
+//! Branch calls as values (dtm-server.md 7): how a URL is called, what is sent over HTTP, and how the answer is read.
 
 use crate::branch::{Op, Protocol, TransType};
 use crate::error::Error;
@@ -6,6 +6,7 @@ use crate::gid::Gid;
 use crate::options::Compat;
 use crate::outcome::{Outcome, Purpose, classify_http, classify_jsonrpc};
 use crate::time::Millis;
+use crate::wire::grpc::{GrpcCall, GrpcTarget};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -37,6 +38,8 @@ pub enum Via {
     Http,
     /// JSON-RPC over HTTP.
     JsonRpc,
+    /// gRPC.
+    Grpc,
 }
 
 /// How this URL is called under this protocol, or why nothing here can call it (dtm-server.md 7.1).
@@ -47,13 +50,14 @@ pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> 
             url.len()
         )));
     }
-    let Some(rest) = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-    else {
-        return Err(Error::invalid(format!(
-            "nothing here can call {url:?}: URLs begin with http:// or https:// (gRPC targets come later)"
-        )));
+    let Some(rest) = http_rest(url) else {
+        // Without a scheme it may be a forgotten http:// as well: only where gRPC is spoken it is taken for a gRPC target.
+        if protocol != Protocol::Grpc && !url.contains("://") {
+            return Err(Error::invalid(format!(
+                "nothing here can call {url:?}: URLs begin with http:// or https://, or with grpc:// or grpcs:// for a gRPC method"
+            )));
+        }
+        return GrpcTarget::parse(url).map(|_| Via::Grpc);
     };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     // The port stands after the last colon, but for the colons within an IPv6 address.
@@ -72,11 +76,24 @@ pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> 
             "{url:?} is no URL that can be called: it needs a host, and no spaces or control characters"
         )));
     }
-    if protocol == Protocol::JsonRpc && url.contains("method") {
-        Ok(Via::JsonRpc)
+    Ok(how(protocol, url))
+}
+
+/// How a URL that was checked when it was stored is called.
+fn how(protocol: Protocol, url: &str) -> Via {
+    if http_rest(url).is_none() {
+        Via::Grpc
+    } else if protocol == Protocol::JsonRpc && url.contains("method") {
+        Via::JsonRpc
     } else {
-        Ok(Via::Http)
+        Via::Http
     }
+}
+
+/// What follows the scheme of an HTTP URL.
+fn http_rest(url: &str) -> Option<&str> {
+    url.strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
 }
 
 /// Scheme and authority of a URL: what limits and circuit breakers count by.
@@ -86,6 +103,36 @@ pub fn host(url: &str) -> &str {
         .find(['/', '?', '#'])
         .map_or(url.len(), |i| start + i);
     &url[..end]
+}
+
+/// A branch call to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BranchCall {
+    /// Over HTTP, JSON-RPC included.
+    Http(HttpCall),
+    /// Over gRPC.
+    Grpc(GrpcCall),
+}
+
+impl BranchCall {
+    /// The call of a branch. Its URL was checked by [`via`] when it was stored.
+    pub fn new(
+        t: &Target<'_>,
+        payload: &Bytes,
+        headers: &BTreeMap<String, String>,
+        timeout: Millis,
+        compat: &Compat,
+    ) -> BranchCall {
+        match how(t.protocol, t.url) {
+            Via::Grpc => BranchCall::Grpc(GrpcCall::new(t, payload, headers, timeout)),
+            via => {
+                let json_rpc = via == Via::JsonRpc;
+                BranchCall::Http(HttpCall::new(
+                    t, payload, headers, timeout, compat, json_rpc,
+                ))
+            }
+        }
+    }
 }
 
 /// An HTTP request to send.
@@ -104,23 +151,18 @@ pub struct HttpCall {
     /// How the answer is read.
     pub purpose: Purpose,
     /// Whether it is a JSON-RPC call.
-    pub via: Via,
+    pub json_rpc: bool,
 }
 
 impl HttpCall {
-    /// The request of a branch call. `via` was checked when the URL was stored.
-    pub fn new(
+    fn new(
         t: &Target<'_>,
         payload: &Bytes,
         headers: &BTreeMap<String, String>,
         timeout: Millis,
         compat: &Compat,
+        json_rpc: bool,
     ) -> HttpCall {
-        let via = if t.protocol == Protocol::JsonRpc && t.url.contains("method") {
-            Via::JsonRpc
-        } else {
-            Via::Http
-        };
         let mut all = Vec::with_capacity(2 + headers.len());
         all.push(("content-type".into(), "application/json".into()));
         all.push(("accept".into(), "application/json".into()));
@@ -129,16 +171,15 @@ impl HttpCall {
                 .iter()
                 .map(|(k, v)| (k.to_ascii_lowercase().into(), v.clone().into())),
         );
-        let (post, url, body) = match via {
-            Via::JsonRpc => (true, t.url.to_owned(), jsonrpc_body(t, payload)),
-            Via::Http => {
-                let callback = t.purpose == Purpose::Callback && !compat.callback_get;
-                (
-                    callback || !payload.is_empty() || t.trans_type == TransType::Xa,
-                    with_query(t),
-                    payload.clone(),
-                )
-            }
+        let (post, url, body) = if json_rpc {
+            (true, t.url.to_owned(), jsonrpc_body(t, payload))
+        } else {
+            let callback = t.purpose == Purpose::Callback && !compat.callback_get;
+            (
+                callback || !payload.is_empty() || t.trans_type == TransType::Xa,
+                with_query(t),
+                payload.clone(),
+            )
         };
         HttpCall {
             post,
@@ -147,15 +188,16 @@ impl HttpCall {
             body,
             timeout,
             purpose: t.purpose,
-            via,
+            json_rpc,
         }
     }
 
     /// Reads the answer; `body` is at most the first `limits.answer` bytes of it.
     pub fn classify(&self, status: u16, body: &[u8], compat: &Compat) -> Outcome {
-        match self.via {
-            Via::Http => classify_http(self.purpose, status, body, compat),
-            Via::JsonRpc => classify_jsonrpc(self.purpose, status, body, compat),
+        if self.json_rpc {
+            classify_jsonrpc(self.purpose, status, body, compat)
+        } else {
+            classify_http(self.purpose, status, body, compat)
         }
     }
 }
@@ -287,13 +329,11 @@ mod tests {
             purpose,
         };
         let headers = BTreeMap::from([("X-Foo".to_owned(), "bar".to_owned())]);
-        HttpCall::new(
-            &t,
-            &Bytes::copy_from_slice(payload.as_bytes()),
-            &headers,
-            3_000,
-            &Compat::default(),
-        )
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        match BranchCall::new(&t, &payload, &headers, 3_000, &Compat::default()) {
+            BranchCall::Http(call) => call,
+            BranchCall::Grpc(call) => panic!("{url} is HTTP, not {call:?}"),
+        }
     }
 
     #[test]
@@ -411,6 +451,18 @@ mod tests {
             via(Protocol::JsonRpc, "http://h/r", 2_048).expect("ok"),
             Via::Http
         );
+        // Where HTTP is spoken a gRPC target says so; a forgotten http:// must not become one.
+        for (protocol, url, want) in [
+            (Protocol::Http, "grpc://h:1/p.S/M", Some(Via::Grpc)),
+            (Protocol::JsonRpc, "grpcs://h/p.S/M", Some(Via::Grpc)),
+            (Protocol::Grpc, "h:1/p.S/M", Some(Via::Grpc)),
+            (Protocol::Grpc, "http://h:1/a", Some(Via::Http)),
+            (Protocol::Grpc, "http://h:1/a?method=x", Some(Via::Http)),
+            (Protocol::Grpc, "h/p.S/M", None),
+            (Protocol::Grpc, "etcd://h:1/p.S/M", None),
+        ] {
+            assert_eq!(via(protocol, url, 2_048).ok(), want, "{protocol} {url}");
+        }
         for good in [
             "http://h:1/",
             "http://[::1]/",

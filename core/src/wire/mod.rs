@@ -1,6 +1,7 @@
 //! Request and reply bodies, and nothing else.
 
 pub mod call;
+pub mod grpc;
 pub mod http;
 pub mod jsonrpc;
 pub mod request;

@@ -1,6 +1,7 @@
 //! Request bodies as DTM's clients send them (dtm-server.md 4.1): key names match in any case, unknown keys are ignored, `null` means
 //! absent, an empty list stands for an empty map, wrong types are errors that name the field.
 
+use crate::branch::Protocol;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::options::{MAX_SECONDS, Options};
@@ -118,12 +119,14 @@ fn check_headers(headers: &BTreeMap<String, String>, limits: &Limits) -> Result<
 }
 
 /// registerBranch's flat map of strings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BranchRequest {
     /// All keys as sent; `data` is taken out.
     pub fields: BTreeMap<String, String>,
     /// The request body of later calls, or a workflow step's result.
     pub data: Bytes,
+    /// The protocol it came by: URLs without a scheme are taken for gRPC targets only if that is gRPC.
+    pub protocol: Protocol,
 }
 
 impl BranchRequest {
@@ -149,8 +152,22 @@ impl<'de> Deserialize<'de> for BranchRequest {
         Ok(BranchRequest {
             fields,
             data: Bytes::from(data),
+            protocol: Protocol::Http,
         })
     }
+}
+
+/// Decodes the steps of a gRPC request, which come as JSON text; an empty one is no steps.
+pub(crate) fn steps_from_json(text: &str) -> Result<Vec<BTreeMap<String, String>>, Error> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let steps: Option<Vec<Strings>> = serde_json::from_str(text).map_err(|e| {
+        Error::invalid(format!(
+            "Steps must be the JSON text of a list of maps: {e}"
+        ))
+    })?;
+    Ok(steps.unwrap_or_default().into_iter().map(|s| s.0).collect())
 }
 
 /// A map of strings; `null` values are absent, an empty list is an empty map.

@@ -5,7 +5,7 @@ use crate::driver::{BASE, START, World};
 use amends::coordinator::admit::define;
 use amends::coordinator::{Request, When};
 use amends::outcome::{JSONRPC_FAILURE, JSONRPC_ONGOING, classify_http, classify_jsonrpc};
-use amends::wire::call::{HttpCall, Target};
+use amends::wire::call::{BranchCall, Target};
 use amends::{
     Compat, ErrorKind, Limits, Op, Outcome, Policy, Protocol, Purpose, Status, TransType,
 };
@@ -316,13 +316,15 @@ fn fault_a14_a_workflow_without_data_is_called_back_by_post() {
             callback_get,
             ..Compat::default()
         };
-        let http = HttpCall::new(
+        let BranchCall::Http(http) = BranchCall::new(
             &target(&w, call),
             &call.payload,
             &Default::default(),
             3_000,
             &compat,
-        );
+        ) else {
+            panic!("an HTTP call")
+        };
         assert_eq!(http.post, post, "callback_get {callback_get}");
     }
 }
@@ -336,13 +338,15 @@ fn fault_a15_a_json_rpc_check_back_has_no_payload_and_works() {
     let mut w = World::prepare(body);
     w.pass(35_000);
     let call = w.call("00 msg");
-    let http = HttpCall::new(
+    let BranchCall::Http(http) = BranchCall::new(
         &target(&w, call),
         &call.payload,
         &Default::default(),
         3_000,
         &Compat::default(),
-    );
+    ) else {
+        panic!("an HTTP call")
+    };
     let sent: serde_json::Value = serde_json::from_slice(&http.body).expect("JSON");
     assert_eq!(
         (sent["method"].as_str(), sent["params"]["op"].as_str()),

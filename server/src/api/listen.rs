@@ -1,4 +1,4 @@
-//! The HTTP/1.1 listener: hyper directly, for this is the hot path. Knows nothing of routes.
+//! The listeners for HTTP/1.1 and, for gRPC, HTTP/2: hyper directly, for this is the hot path. They know nothing of routes.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -6,12 +6,13 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::rt::bounds::Http2ServerConnExec;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,12 @@ use tokio::sync::{mpsc, watch};
 /// How long a client may take to send the head of its next request, waiting between requests included: longer than the 90 s that clients'
 /// pools usually keep a connection, so that a client never sends into a close.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it has to answer.
+const PING_PAUSE: Duration = Duration::from_secs(60);
+/// See [`PING_PAUSE`].
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Requests at a time on one HTTP/2 connection: those that wait for a result take one each.
+const STREAMS_MAX: u32 = 4_096;
 /// Pause after a failed accept: descriptors may be free again then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Failed accepts are logged at most this often.
@@ -36,6 +43,94 @@ enum Phase {
     Ended,
 }
 
+/// What is spoken on the connections of a listener, and who answers.
+pub trait Protocol: Clone + Send + Sync + 'static {
+    /// A connection on this socket.
+    fn connect(&self, stream: TcpStream) -> impl Connection + Send + 'static;
+}
+
+/// A connection being served.
+pub trait Connection: Future<Output = hyper::Result<()>> {
+    /// Ends it after the requests that are under way.
+    fn drain(self: Pin<&mut Self>);
+}
+
+/// HTTP/1.1.
+#[derive(Clone)]
+pub struct Http1<H>(pub H);
+
+/// HTTP/2 without TLS, as gRPC speaks it.
+#[derive(Clone)]
+pub struct Http2<H>(pub H);
+
+impl<H, F> Protocol for Http1<H>
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    fn connect(&self, stream: TcpStream) -> impl Connection + Send + 'static {
+        let handler = self.0.clone();
+        let service = service_fn(move |request| {
+            let answer = handler(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Answers are short: copied behind their head they cost less than a vectored write.
+            .writev(false)
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    }
+}
+
+impl<H, F, B> Protocol for Http2<H>
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<tower::BoxError>,
+{
+    fn connect(&self, stream: TcpStream) -> impl Connection + Send + 'static {
+        let handler = self.0.clone();
+        let service = service_fn(move |request| {
+            let answer = handler(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_PAUSE)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_concurrent_streams(STREAMS_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    }
+}
+
+impl<B, S> Connection for http1::Connection<TokioIo<TcpStream>, S>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<tower::BoxError>,
+    B: Body + 'static,
+    B::Error: Into<tower::BoxError>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<B, S, E> Connection for http2::Connection<TokioIo<TcpStream>, S, E>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<tower::BoxError>,
+    B: Body + 'static,
+    B::Error: Into<tower::BoxError>,
+    E: Http2ServerConnExec<S::Future, B>,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
 /// Answers requests until `shutdown` resolves. Then it stops accepting, closes idle connections, lets busy ones finish their request for
 /// at most `grace`, and returns; what is left after that is cut off.
 ///
@@ -44,15 +139,12 @@ enum Phase {
 ///
 /// Accept errors (no descriptors left, a connection gone before it was accepted) are logged, at most one line in ten seconds, and never
 /// end the loop.
-pub async fn serve<H, F>(
+pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
     grace: Duration,
-    handler: H,
-) where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
-{
+    protocol: impl Protocol,
+) {
     let (phase, _) = watch::channel(Phase::Open);
     // Every connection holds a sender; when the last is dropped, all have ended.
     let (open, mut all_ended) = mpsc::channel::<Infallible>(1);
@@ -65,12 +157,10 @@ pub async fn serve<H, F>(
         };
         match accepted {
             Ok((stream, _)) => {
-                tokio::spawn(connection(
-                    stream,
-                    phase.subscribe(),
-                    open.clone(),
-                    handler.clone(),
-                ));
+                // Answers are small and awaited; a socket that refuses the option is already closed.
+                let _ = stream.set_nodelay(true);
+                let served = protocol.connect(stream);
+                tokio::spawn(connection(served, phase.subscribe(), open.clone()));
             }
             Err(e) if of_one_client(&e) => {}
             Err(e) => {
@@ -92,29 +182,12 @@ pub async fn serve<H, F>(
     }
 }
 
-async fn connection<H, F>(
-    stream: TcpStream,
+async fn connection(
+    connection: impl Connection,
     mut phase: watch::Receiver<Phase>,
     _open: mpsc::Sender<Infallible>,
-    handler: H,
-) where
-    H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>>,
-{
-    // Answers are small and awaited; a socket that refuses the option is already closed.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(|request| {
-        let answer = handler(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            // Answers are short: copied behind their head they cost less than a vectored write.
-            .writev(false)
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+) {
+    let mut connection = pin!(connection);
     let mut draining = false;
     loop {
         let told = async {
@@ -134,7 +207,7 @@ async fn connection<H, F>(
             }
             told = told => match told {
                 Phase::Draining => {
-                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().drain();
                     draining = true;
                 }
                 _ => return,

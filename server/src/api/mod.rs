@@ -1,7 +1,8 @@
 //! What clients talk to: requests are decoded, given to the engine, and its answer is encoded. Nothing is decided here.
 //!
-//! Routes and answers are DTM's (dtm-server.md 4 and 5), refusals and codes those of rules.md 2.1.
+//! Routes and answers are DTM's (dtm-server.md 4, 5 and 6), refusals and codes those of rules.md 2.1.
 
+pub mod grpc;
 mod http;
 mod jsonrpc;
 pub mod listen;
@@ -10,7 +11,7 @@ mod params;
 mod route;
 
 use crate::engine::Engine;
-use crate::metrics::Metrics;
+use crate::metrics::{Front, Metrics};
 use crate::topics::Topics;
 use ::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, Request, Response, StatusCode};
@@ -64,7 +65,8 @@ pub async fn handle<B: Body<Data = Bytes> + Unpin>(
     let started = Instant::now();
     let (head, body) = request.into_parts();
     let Some((route, label)) = Route::of(&head.method, head.uri.path()) else {
-        api.metrics.request("other", false, started.elapsed());
+        api.metrics
+            .request(Front::Http, "other", false, started.elapsed());
         return text(StatusCode::NOT_FOUND, "text/plain", "404 page not found");
     };
     // The server moves this future with every request: it stays small by holding a submit in place and all else in a box.
@@ -75,7 +77,8 @@ pub async fn handle<B: Body<Data = Bytes> + Unpin>(
     let answer = result.unwrap_or_else(|error| refusal(&error));
     if !matches!(route, Route::Ping) {
         let ok = answer.status().as_u16() < 400;
-        api.metrics.request(label, ok, started.elapsed());
+        api.metrics
+            .request(Front::Http, label, ok, started.elapsed());
         tracing::debug!(api = label, status = answer.status().as_u16(), "answered");
     }
     answer

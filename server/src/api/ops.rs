@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Most transactions that one `resetCronTime` makes due.
-const RESET_MAX: i64 = 10_000;
+pub(super) const RESET_MAX: i64 = 10_000;
 /// How long the store may take to answer the readiness probe.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -64,17 +64,26 @@ impl<'a> Params<'a> {
         parse: fn(&str) -> Option<T>,
         all: &[T],
     ) -> Result<Option<T>, Error> {
-        let Some(word) = self.get(name) else {
-            return Ok(None);
-        };
-        parse(&word).map(Some).ok_or_else(|| {
-            let known: Vec<String> = all.iter().map(T::to_string).collect();
-            Error::invalid(format!(
-                "{name} is {word:?}: it must be one of {}",
-                known.join(", ")
-            ))
-        })
+        self.get(name)
+            .map(|word| known(name, &word, parse, all))
+            .transpose()
     }
+}
+
+/// The value of a word out of a closed list.
+pub(super) fn known<T: Copy + std::fmt::Display>(
+    name: &str,
+    word: &str,
+    parse: fn(&str) -> Option<T>,
+    all: &[T],
+) -> Result<T, Error> {
+    parse(word).ok_or_else(|| {
+        let known: Vec<String> = all.iter().map(T::to_string).collect();
+        Error::invalid(format!(
+            "{name} is {word:?}: it must be one of {}",
+            known.join(", ")
+        ))
+    })
 }
 
 /// Decodes a segment of a path, where `+` stands for itself.

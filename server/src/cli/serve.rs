@@ -14,7 +14,7 @@ Examples:
   amends serve --data /var/lib/amends --http-port 8080
   amends serve -c amends.toml -d
   AMENDS_OPERATOR_TOKEN=... amends serve --listen 0.0.0.0
-  amends serve --store memory --http-port 0     for tests; the log says which port it took
+  amends serve --store memory --http-port 0 --grpc-port 0     for tests; the log says which ports
 
 Settings: defaults < file < environment < flags; `amends config` shows the result. Every key of the
 file is also an environment variable (http_port is AMENDS_HTTP_PORT); DTM's names work too.
@@ -103,9 +103,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
         }
         name = signals.next() => return Err(failed(format!("stopped by {name} before it was ready"))),
     };
-    let address = coordinator.http_addr();
+    let (address, grpc) = (coordinator.http_addr(), coordinator.grpc_addr());
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(%address, data, version, "ready on http://{address}");
+    tracing::info!(%address, %grpc, data, version, "ready on http://{address}, gRPC on {grpc}");
     match until_stopped(&coordinator, &mut signals).await {
         Ok(()) => {
             tracing::info!("stopped");

@@ -23,6 +23,9 @@ pub(super) struct Settings {
     /// Port of the HTTP API; 0 takes a free one
     #[arg(long, value_name = "N")]
     http_port: Option<String>,
+    /// Port of the gRPC API; 0 takes a free one
+    #[arg(long, value_name = "N")]
+    grpc_port: Option<String>,
     /// Token that operators must send; others on this machine can see it here: prefer AMENDS_OPERATOR_TOKEN or the file
     #[arg(long, value_name = "TOKEN")]
     operator_token: Option<String>,
@@ -58,6 +61,7 @@ impl Settings {
             ("store", "--store", self.store),
             ("listen", "--listen", self.listen),
             ("http_port", "--http-port", self.http_port),
+            ("grpc_port", "--grpc-port", self.grpc_port),
             ("operator_token", "--operator-token", self.operator_token),
             ("log_level", "-d", debug),
         ];

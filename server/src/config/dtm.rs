@@ -31,7 +31,6 @@ use Shape::{Number, Text};
 use Use::{Driver, Missing, Moot, Ours, Store};
 
 const LOG_FILES: &str = "logs go to stderr; let the service manager write and rotate files";
-const GRPC: &str = "this build makes no gRPC calls yet";
 
 const DTM_KEYS: &[(&str, Shape, Use)] = &[
     ("RetryInterval", Number, Ours("retry_interval")),
@@ -78,7 +77,11 @@ const DTM_KEYS: &[(&str, Shape, Use)] = &[
         Text,
         Missing("this build has no admin page yet"),
     ),
-    ("GrpcServiceConfig", Text, Missing(GRPC)),
+    (
+        "GrpcServiceConfig",
+        Text,
+        Missing("there is one connection for each target"),
+    ),
 ];
 
 /// Whether DTM can keep its transactions there and this build cannot.

@@ -204,7 +204,7 @@ settings! {
     listen: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST), Kind::Address;
     /// Port of the HTTP API, JSON-RPC and metrics. 0 takes a free one.
     http_port: u16 = 36789, PORT;
-    /// Port of the gRPC API. Accepted, but this build does not serve gRPC yet.
+    /// Port of the gRPC API. 0 takes a free one.
     grpc_port: u16 = 36790, PORT;
     /// Folder of the embedded store.
     data: PathBuf = PathBuf::from("./amends-data"), Kind::Path;
@@ -267,7 +267,7 @@ settings! {
         transaction: BYTES;
         /// Distinct branch ids of one transaction, after topics were expanded.
         branches: COUNT;
-        /// Bytes of an HTTP body.
+        /// Bytes of an HTTP body or a gRPC message.
         body: BYTES;
         /// Bytes of `custom_data`.
         custom_data: BYTES;

@@ -249,12 +249,6 @@ impl Draft {
         }
         dtm::check(&self)?;
         self.notes.extend(misspelt(environment));
-        if self.origins.contains_key("grpc_port") {
-            self.notes.push(
-                "grpc_port is set, but this build does not serve gRPC yet: only HTTP and JSON-RPC"
-                    .to_owned(),
-            );
-        }
         Ok(Loaded {
             config: self.config,
             notes: self.notes,

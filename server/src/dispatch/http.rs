@@ -1,30 +1,23 @@
 //! Branch calls over HTTP/1.1 with kept-alive connections (dtm-server.md 7.2).
 
-use super::pool::{Conn, Io, Pool};
+use super::Reply;
+use super::connect::{Connector, Failed, Place, broken, late, leave_the_container};
+use super::pool::{Conn, Pool};
 use super::url::{Target, basic_auth, join, shown};
-use super::{Reply, Transport};
+use amends::Compat;
 use amends::wire::call::HttpCall;
-use amends::{Compat, Outcome};
 use bytes::{Bytes, BytesMut};
-use futures_util::future::{BoxFuture, Ready, ready};
+use futures_util::future::BoxFuture;
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue,
     LOCATION, USER_AGENT,
 };
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
-use tower::Service;
 
 /// Redirects followed in one call.
 const REDIRECTS_MAX: usize = 10;
@@ -48,13 +41,7 @@ struct Shared {
     answer_limit: usize,
     docker: bool,
     pool: Arc<Pool>,
-    tls: OnceCell<Arc<ClientConfig>>,
-}
-
-/// Why there is no answer.
-struct Failed {
-    text: String,
-    unreachable: bool,
+    connector: Connector,
 }
 
 /// How far a call has come, for the text of a timeout.
@@ -78,16 +65,15 @@ impl HttpTransport {
             answer_limit,
             docker,
             pool: Arc::default(),
-            tls: OnceCell::new(),
+            connector: Connector::default(),
         };
         HttpTransport {
             shared: Arc::new(shared),
         }
     }
-}
 
-impl Transport for HttpTransport {
-    fn call(&self, mut call: HttpCall) -> BoxFuture<'static, Reply> {
+    /// Makes a call, as [`super::Transport::call`] says.
+    pub fn call(&self, mut call: HttpCall) -> BoxFuture<'static, Reply> {
         let shared = self.shared.clone();
         Box::pin(async move {
             if shared.docker {
@@ -108,22 +94,11 @@ impl Transport for HttpTransport {
                 }
                 Ok(Err(failed)) => failed,
                 Err(_) => {
-                    let what = if progress.connecting {
-                        "no connection to"
-                    } else {
-                        "no answer from"
-                    };
                     let host = shown(progress.redirected.as_deref().unwrap_or(&call.url));
-                    Failed {
-                        text: format!("{what} {host} within {}", seconds(limit)),
-                        unreachable: true,
-                    }
+                    late(&host, limit, progress.connecting)
                 }
             };
-            Reply {
-                outcome: Outcome::Error(failed.text),
-                unreachable: failed.unreachable,
-            }
+            failed.into()
         })
     }
 }
@@ -214,96 +189,22 @@ impl Shared {
     }
 
     async fn connect(&self, target: &Target<'_>) -> Result<Conn, Failed> {
-        let host = format!(
-            "{}://{}",
-            if target.https { "https" } else { "http" },
-            target.authority
-        );
-        let fail = |text: String| Failed {
-            text,
+        let host = target.shown();
+        let place = Place {
+            tls: target.https,
+            host: target.host,
+            port: target.port,
+            authority: target.authority,
+            shown: &host,
+        };
+        let io = self.connector.connect(&place).await?;
+        let value = HeaderValue::from_str(target.authority).map_err(|e| Failed {
+            text: format!("{host} is no valid host: {e}"),
             unreachable: true,
-        };
-        let addresses = lookup_host((target.host, target.port))
-            .await
-            .map_err(|e| fail(format!("the host of {host} cannot be resolved: {e}")))?;
-        let mut outcome = Err(fail(format!("the host of {host} has no address")));
-        for address in addresses {
-            outcome = TcpStream::connect(address)
-                .await
-                .map_err(|e| match e.kind() {
-                    io::ErrorKind::ConnectionRefused => {
-                        fail(format!("connection refused by {host}"))
-                    }
-                    _ => fail(format!("no connection to {host}: {e}")),
-                });
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        let tcp = outcome?;
-        // Calls are small and wait for their answer: nothing is gained by gathering.
-        tcp.set_nodelay(true)
-            .map_err(|e| fail(format!("no connection to {host}: {e}")))?;
-        let tcp = TokioIo::new(tcp);
-        let io = if target.https {
-            self.tls(target, tcp)
-                .await
-                .map_err(|e| fail(format!("no TLS with {host}: {e}")))?
-        } else {
-            Io::Http(tcp)
-        };
-        let value = HeaderValue::from_str(target.authority)
-            .map_err(|e| fail(format!("{host} is no valid host: {e}")))?;
+        })?;
         Conn::new(io, value)
             .await
             .map_err(|e| broken(&host, &e, false))
-    }
-
-    async fn tls(
-        &self,
-        target: &Target<'_>,
-        tcp: TokioIo<TcpStream>,
-    ) -> Result<Io, tower::BoxError> {
-        let config = self.tls.get_or_try_init(load_tls).await?;
-        let uri: Uri = format!("https://{}/", target.authority).parse()?;
-        HttpsConnector::from((Connected(Some(tcp)), config.clone()))
-            .call(uri)
-            .await
-    }
-}
-
-/// Reading the system's certificates takes tens of milliseconds of disk and CPU, so it happens off the runtime's threads.
-async fn load_tls() -> io::Result<Arc<ClientConfig>> {
-    let load = || {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?;
-        Ok(Arc::new(builder.with_native_roots()?.with_no_client_auth()))
-    };
-    tokio::task::spawn_blocking(load)
-        .await
-        .map_err(io::Error::other)?
-}
-
-/// Hands a connected socket to the TLS connector, which wants to connect itself.
-struct Connected(Option<TokioIo<TcpStream>>);
-
-impl Service<Uri> for Connected {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<TokioIo<TcpStream>>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        ready(
-            self.0
-                .take()
-                .ok_or_else(|| io::ErrorKind::NotConnected.into()),
-        )
     }
 }
 
@@ -422,60 +323,10 @@ async fn read(mut body: Incoming, limit: usize) -> hyper::Result<(Bytes, bool)> 
     ))
 }
 
-/// The text of a call that broke off.
-fn broken(host: &str, error: &hyper::Error, answering: bool) -> Failed {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let reset = cause.downcast_ref::<io::Error>().is_some_and(|e| {
-        matches!(
-            e.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        )
-    });
-    let when = if answering {
-        "within its answer"
-    } else {
-        "before it answered"
-    };
-    let ended = cause
-        .downcast_ref::<io::Error>()
-        .is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
-    let text = if ended || error.is_incomplete_message() || error.is_closed() || error.is_canceled()
-    {
-        format!("{host} closed the connection {when}")
-    } else if reset {
-        format!("{host} reset the connection {when}")
-    } else if error.is_parse() {
-        format!("the answer of {host} is no valid HTTP: {cause}")
-    } else {
-        format!("the call to {host} broke off {when}: {cause}")
-    };
-    Failed {
-        text,
-        unreachable: !answering && !error.is_parse(),
-    }
-}
-
-fn seconds(limit: Duration) -> String {
-    if limit.subsec_millis() == 0 {
-        format!("{} s", limit.as_secs())
-    } else {
-        format!("{} ms", limit.as_millis())
-    }
-}
-
 /// A URL without credentials and query, for the text that says it is unusable.
 fn target_of(url: &str) -> &str {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     url[..end]
         .rsplit_once('@')
         .map_or(&url[..end], |(_, rest)| rest)
-}
-
-fn leave_the_container(url: &str) -> String {
-    const OUTSIDE: &str = "host.docker.internal";
-    url.replacen("localhost", OUTSIDE, 1)
-        .replacen("127.0.0.1", OUTSIDE, 1)
 }

@@ -1,14 +1,17 @@
 //! Calls to branches: the transport that makes them, and the limits that say when.
 
+mod connect;
+pub mod grpc;
 pub mod http;
 mod pool;
 pub mod slots;
 mod url;
 
-use amends::Outcome;
-use amends::wire::call::HttpCall;
+use amends::wire::call::BranchCall;
+use amends::{Compat, Outcome};
 use futures_util::future::BoxFuture;
 
+pub use grpc::GrpcTransport;
 pub use http::HttpTransport;
 pub use slots::Slots;
 
@@ -26,5 +29,33 @@ pub struct Reply {
 pub trait Transport: Send + Sync + 'static {
     /// Makes the call and reads the answer. Always resolves, at the latest after `call.timeout`; dropping the future abandons the
     /// call, whose effect is then unknown.
-    fn call(&self, call: HttpCall) -> BoxFuture<'static, Reply>;
+    fn call(&self, call: BranchCall) -> BoxFuture<'static, Reply>;
+}
+
+/// The built-in client for branch calls. Cheap to clone; clones share connections.
+#[derive(Clone)]
+pub struct BranchClient {
+    http: HttpTransport,
+    grpc: GrpcTransport,
+}
+
+impl BranchClient {
+    /// A client that reads at most `answer_limit` bytes of an HTTP answer and classifies it with these switches; with `docker`, the
+    /// first `localhost` and the first `127.0.0.1` of a URL become `host.docker.internal`, as DTM does when `IS_DOCKER` is set
+    /// (dtm-server.md 1).
+    pub fn new(compat: Compat, answer_limit: usize, docker: bool) -> BranchClient {
+        BranchClient {
+            http: HttpTransport::with_docker(compat, answer_limit, docker),
+            grpc: GrpcTransport::new(docker),
+        }
+    }
+}
+
+impl Transport for BranchClient {
+    fn call(&self, call: BranchCall) -> BoxFuture<'static, Reply> {
+        match call {
+            BranchCall::Http(call) => self.http.call(call),
+            BranchCall::Grpc(call) => self.grpc.call(call),
+        }
+    }
 }

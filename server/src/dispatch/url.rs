@@ -66,16 +66,17 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Scheme and authority without credentials: how texts name the called host.
-pub(super) fn shown(url: &str) -> String {
-    match Target::parse(url) {
-        Some(t) => format!(
-            "{}://{}",
-            if t.https { "https" } else { "http" },
-            t.authority
-        ),
-        None => "this URL".to_owned(),
+impl Target<'_> {
+    /// Scheme and authority without credentials: how texts name the called host.
+    pub(super) fn shown(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
     }
+}
+
+/// The same of a URL.
+pub(super) fn shown(url: &str) -> String {
+    Target::parse(url).map_or_else(|| "this URL".to_owned(), |t| t.shown())
 }
 
 /// The path as a request line takes it: a leading slash, and bytes that may not stand there percent-encoded.

@@ -6,7 +6,7 @@ use crate::dispatch::Reply;
 use crate::dispatch::slots::{Acquire, Permit};
 use amends::Outcome;
 use amends::coordinator::{Call, CallId};
-use amends::wire::call::{HttpCall, Target, host};
+use amends::wire::call::{BranchCall, Target, host};
 use futures_util::future::BoxFuture;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Driver<'_> {
             purpose: call.purpose,
         };
         let timeout = engine.policy.call_timeout(&def.options);
-        let request = HttpCall::new(
+        let request = BranchCall::new(
             &target,
             &call.payload,
             &def.options.branch_headers,

@@ -174,7 +174,8 @@ impl Engine {
         }
     }
 
-    fn stopping(&self) -> bool {
+    /// Whether it was told to shut down.
+    pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
 

@@ -42,6 +42,7 @@ impl Reply {
 pub(crate) async fn start(change: impl FnOnce(&mut Config)) -> Server {
     let mut config = Config {
         http_port: 0,
+        grpc_port: 0,
         store: StoreKind::Memory,
         ..Config::default()
     };

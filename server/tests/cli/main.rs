@@ -17,6 +17,8 @@ fn amends(folder: &std::path::Path, args: &[&str]) -> Command {
         .args(args)
         .current_dir(folder)
         .env_clear()
+        // Not the default, where another test or a person may have a server; only HTTP ports are given as flags.
+        .env("AMENDS_GRPC_PORT", "0")
         .stdin(Stdio::null());
     command
 }

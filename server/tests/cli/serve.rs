@@ -150,6 +150,23 @@ fn a_taken_port_is_one_clear_line_and_1() {
         "{text}"
     );
     assert!(text.contains("Is another server running there?"), "{text}");
+    let args = [
+        "serve",
+        "--store",
+        "memory",
+        "--http-port",
+        "0",
+        "--grpc-port",
+        &port,
+    ];
+    let output = run(&args);
+    assert_eq!(code(&output), 1);
+    assert_eq!(
+        stderr(&output).trim_end(),
+        format!(
+            "amends: cannot listen on 127.0.0.1:{port} for gRPC: Address already in use (os error 98). Is another server running there? grpc_port chooses another port"
+        )
+    );
 }
 
 #[test]

@@ -35,10 +35,7 @@ fn dtms_variables_work() {
         config.listen.is_loopback(),
         "variables alone do not open the server"
     );
-    assert_eq!(
-        loaded.notes,
-        ["grpc_port is set, but this build does not serve gRPC yet: only HTTP and JSON-RPC"]
-    );
+    assert!(loaded.notes.is_empty(), "{:?}", loaded.notes);
 }
 
 const DTM_SAMPLE: &str = r#"

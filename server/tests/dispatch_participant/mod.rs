@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub, dead_code, missing_docs)]
 
-use amends::wire::call::{HttpCall, Via};
+use amends::wire::call::HttpCall;
 use amends::{Compat, Outcome, Purpose};
 use amends_server::dispatch::{HttpTransport, Reply};
 use bytes::Bytes;
@@ -118,7 +118,7 @@ pub fn call(url: &str, body: &str) -> HttpCall {
         body: Bytes::copy_from_slice(body.as_bytes()),
         timeout: 5_000,
         purpose: Purpose::Branch,
-        via: Via::Http,
+        json_rpc: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use amends::Outcome;
 use amends::options::Compat;
-use amends::wire::call::{HttpCall, host, unescape};
+use amends::wire::call::{BranchCall, HttpCall, host, unescape};
 use amends_server::dispatch::{Reply, Transport};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -312,7 +312,10 @@ fn unreachable(text: &str) -> Reply {
 }
 
 impl Transport for Net {
-    fn call(&self, call: HttpCall) -> BoxFuture<'static, Reply> {
+    fn call(&self, call: BranchCall) -> BoxFuture<'static, Reply> {
+        let BranchCall::Http(call) = call else {
+            panic!("these tests call over HTTP only");
+        };
         let (seen, flying) = self.see(&call);
         let behaviour = locked(&self.behaviour).clone();
         let act = behaviour(&seen);

@@ -1,5 +1,6 @@
 //! A scripted branch service: records every call and answers each path from its own queue.
 
+use crate::grpc::{SERVICE, listen_grpc};
 use crate::listen::{Call, Listener, Response, listen};
 use crate::wait::DEADLINE;
 use std::collections::{HashMap, VecDeque};
@@ -130,6 +131,7 @@ struct State {
 #[derive(Debug)]
 pub struct Branches {
     listener: Listener,
+    grpc: Listener,
     state: Arc<Mutex<State>>,
     changed: watch::Sender<()>,
 }
@@ -139,14 +141,17 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Branches {
-    /// Starts it on a free port.
+    /// Starts it on two free ports, for HTTP and for gRPC.
     pub async fn start() -> Branches {
         let state = Arc::new(Mutex::new(State::default()));
         let changed = watch::Sender::new(());
         let (shared, changes) = (state.clone(), changed.clone());
-        let listener = listen(move |call| record(shared.clone(), changes.clone(), call)).await;
+        let handler = move |call| record(shared.clone(), changes.clone(), call);
+        let listener = listen(handler.clone()).await;
+        let grpc = listen_grpc(handler).await;
         Branches {
             listener,
+            grpc,
             state,
             changed,
         }
@@ -155,6 +160,11 @@ impl Branches {
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.listener.addr)
+    }
+
+    /// The gRPC target that is recorded and scripted under the same path.
+    pub fn grpc_url(&self, path: &str) -> String {
+        format!("{}/{SERVICE}{path}", self.grpc.addr)
     }
 
     /// Sets what a path answers, call by call; the last reply stays for all later calls.

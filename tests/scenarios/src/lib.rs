@@ -1,9 +1,10 @@
-//! Helpers for tests that run the real binary `amends` as a child process and talk to it over real HTTP.
+//! Helpers for tests that run the real binary `amends` as a child process and talk to it over real HTTP and gRPC.
 //!
 //! A test makes a [`World`]: one coordinator with its own data folder, one scripted branch service, one client.
 
 mod branches;
 mod client;
+mod grpc;
 mod json;
 mod listen;
 mod server;
@@ -12,6 +13,7 @@ mod world;
 
 pub use branches::{Branches, Gate, Reply};
 pub use client::{Answer, Client, NoAnswer, SUCCESS, View, escape};
+pub use grpc::{GrpcClient, GrpcStatus, branch_request, dtm_request, framed};
 pub use json::{elements, keys, member, members};
 pub use listen::{Call, Listener, Response, listen};
 pub use server::{DURABLE, Finished, Server, Settings, free_port, run};

@@ -101,6 +101,12 @@ pub struct Listener {
     task: JoinHandle<()>,
 }
 
+impl Listener {
+    pub(crate) fn new(addr: SocketAddr, task: JoinHandle<()>) -> Listener {
+        Listener { addr, task }
+    }
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         self.task.abort();
@@ -108,16 +114,9 @@ impl Drop for Listener {
 }
 
 /// The connection is cut instead of answered.
-#[derive(Debug)]
-struct Cut;
-
-impl std::fmt::Display for Cut {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("cut by the script")
-    }
-}
-
-impl std::error::Error for Cut {}
+#[derive(Debug, thiserror::Error)]
+#[error("cut by the script")]
+pub(crate) struct Cut;
 
 /// Serves on a free port of the loopback address. A handler that returns `None` cuts the connection.
 pub async fn listen<H, F>(handler: H) -> Listener
@@ -147,7 +146,7 @@ where
             });
         }
     });
-    Listener { addr, task }
+    Listener::new(addr, task)
 }
 
 async fn answer<H, F>(

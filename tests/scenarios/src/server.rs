@@ -26,6 +26,7 @@ pub struct Server {
     child: Option<Child>,
     dir: TempDir,
     port: u16,
+    grpc_port: u16,
     settings: BTreeMap<String, String>,
 }
 
@@ -110,6 +111,7 @@ impl Server {
             child: None,
             dir: TempDir::new().expect("a temporary folder"),
             port: free_port(),
+            grpc_port: free_port(),
             settings: all
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
@@ -121,6 +123,11 @@ impl Server {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Where it listens for gRPC.
+    pub fn grpc_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.grpc_port))
     }
 
     /// A client of it.
@@ -147,7 +154,7 @@ impl Server {
         self.settings.insert(key.to_owned(), value.to_owned());
     }
 
-    /// Starts it on the same folder and port, and waits until it is ready.
+    /// Starts it on the same folder and ports, and waits until it is ready.
     ///
     /// # Panics
     ///
@@ -165,6 +172,7 @@ impl Server {
         let mut command = command(&self.settings);
         command.arg("serve").arg("--data").arg(self.data());
         command.args(["--http-port", &self.port.to_string()]);
+        command.args(["--grpc-port", &self.grpc_port.to_string()]);
         command
             .current_dir(self.dir.path())
             .stdin(Stdio::null())

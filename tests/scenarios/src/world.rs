@@ -2,6 +2,7 @@
 
 use crate::branches::Branches;
 use crate::client::{Answer, Client};
+use crate::grpc::GrpcClient;
 use crate::server::{Server, Settings};
 use crate::wait::{DEADLINE, eventually};
 use serde_json::{Value, json};
@@ -15,6 +16,10 @@ pub struct World {
     pub branches: Branches,
     /// A client of the coordinator.
     pub dtm: Client,
+    /// The same over gRPC.
+    pub grpc: GrpcClient,
+    /// Whether [`World::url`] names gRPC targets.
+    pub grpc_branches: bool,
 }
 
 impl World {
@@ -27,11 +32,21 @@ impl World {
     pub async fn with(settings: Settings<'_>) -> World {
         let branches = Branches::start().await;
         let server = Server::start(settings).await;
-        let dtm = server.client();
+        let (dtm, grpc) = (server.client(), GrpcClient::new(server.grpc_addr()));
         World {
             server,
             branches,
             dtm,
+            grpc,
+            grpc_branches: false,
+        }
+    }
+
+    /// A world whose branches are called over gRPC.
+    pub async fn with_grpc_branches(settings: Settings<'_>) -> World {
+        World {
+            grpc_branches: true,
+            ..World::with(settings).await
         }
     }
 
@@ -56,7 +71,11 @@ impl World {
 
     /// The URL of a path of the branch service.
     pub fn url(&self, path: &str) -> String {
-        self.branches.url(path)
+        if self.grpc_branches {
+            self.branches.grpc_url(path)
+        } else {
+            self.branches.url(path)
+        }
     }
 
     /// A saga whose payloads name their steps.

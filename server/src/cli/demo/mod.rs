@@ -13,7 +13,7 @@ use super::serve::Signals;
 use super::{EXIT_CODES, Exit, Failure, output};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
-use crate::dispatch::HttpTransport;
+use crate::dispatch::BranchClient;
 use bank::Bank;
 use client::Client;
 use service::BankService;
@@ -69,13 +69,14 @@ async fn demo(keep: bool, folder: &Path) -> Result<(), Failure> {
     let bob = open("Bob's bank", "bob", 50).await.map_err(failed)?;
     let config = Config {
         http_port: 0,
+        grpc_port: 0,
         data: folder.to_owned(),
         disk_reserve_mib: 1,
         shutdown_timeout: 1,
         ..Config::default()
     };
     let watched = Watched {
-        inner: HttpTransport::new(config.compat, config.limits.answer),
+        inner: BranchClient::new(config.compat, config.limits.answer, false),
         timeline: timeline.clone(),
         names: [&alice, &bob]
             .map(|bank| (bank.address(), bank.name()))

@@ -2,12 +2,13 @@
 
 use super::bank::{Answer, Bank, Branch, Order};
 use super::timeline::{Entry, Timeline, Tone};
-use crate::api::listen::{json, read_body, serve};
+use crate::api::listen::{Http1, json, read_body, serve};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::json;
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -119,7 +120,12 @@ fn run(listener: TcpListener, shared: Shared) -> Running {
         let _ = stopped.await;
     };
     let handler = move |request| answer(shared.clone(), request);
-    let serving = tokio::spawn(serve(listener, until_stopped, Duration::ZERO, handler));
+    let serving = tokio::spawn(serve(
+        listener,
+        until_stopped,
+        Duration::ZERO,
+        Http1(handler),
+    ));
     Running { stop, serving }
 }
 
@@ -176,6 +182,19 @@ pub(super) fn branch_of(query: &str) -> Branch<'_> {
         gid: value("gid"),
         branch_id: value("branch_id"),
         op: value("op"),
+    }
+}
+
+/// Whose call it is, from gRPC metadata.
+pub(super) fn branch_in<'a>(metadata: &'a [(Cow<'_, str>, Cow<'_, str>)]) -> Branch<'a> {
+    let value = |name: &str| {
+        let mut found = metadata.iter().filter(|(key, _)| key == name);
+        found.next().map_or("", |(_, value)| value)
+    };
+    Branch {
+        gid: value("dtm-gid"),
+        branch_id: value("dtm-branch_id"),
+        op: value("dtm-op"),
     }
 }
 

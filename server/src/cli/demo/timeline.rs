@@ -1,9 +1,9 @@
 //! What happens, a line each, printed while it happens.
 
-use super::service::branch_of;
+use super::service::{branch_in, branch_of};
 use crate::cli::output;
-use crate::dispatch::{HttpTransport, Reply, Transport};
-use amends::wire::call::HttpCall;
+use crate::dispatch::{BranchClient, Reply, Transport};
+use amends::wire::call::BranchCall;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::io::IsTerminal;
@@ -145,23 +145,30 @@ impl Style {
 
 /// The coordinator's own client. It tells the timeline of calls that no bank could have seen.
 pub(super) struct Watched {
-    pub(super) inner: HttpTransport,
+    pub(super) inner: BranchClient,
     pub(super) timeline: Timeline,
     pub(super) names: Vec<(SocketAddr, &'static str)>,
 }
 
 impl Transport for Watched {
-    fn call(&self, call: HttpCall) -> BoxFuture<'static, Reply> {
+    fn call(&self, call: BranchCall) -> BoxFuture<'static, Reply> {
         let timeline = self.timeline.clone();
-        let method = if call.post { "POST" } else { "GET" };
-        let url = call.url.strip_prefix("http://").unwrap_or(&call.url);
-        let (host, rest) = url.split_at(url.find('/').unwrap_or(url.len()));
-        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (host, what, branch) = match &call {
+            BranchCall::Http(call) => {
+                let method = if call.post { "POST" } else { "GET" };
+                let url = call.url.strip_prefix("http://").unwrap_or(&call.url);
+                let (host, rest) = url.split_at(url.find('/').unwrap_or(url.len()));
+                let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+                (host, format!("{method} {path}"), branch_of(query))
+            }
+            BranchCall::Grpc(call) => {
+                let (host, method) = call.url.split_once('/').unwrap_or((&call.url, ""));
+                (host, method.to_owned(), branch_in(&call.metadata))
+            }
+        };
         let is_host = |address: &SocketAddr| address.to_string() == host;
         let named = self.names.iter().find(|(address, _)| is_host(address));
         let to = named.map_or(host, |(_, name)| name).to_owned();
-        let what = format!("{method} {path}");
-        let branch = branch_of(query);
         let branch = format!("{} {}", branch.branch_id, branch.op);
         let reply = self.inner.call(call);
         let watched = async move {

@@ -2,6 +2,7 @@
 //!
 //! One test binary, because tests mostly wait: run it with more threads than cores (`-- --test-threads 8`).
 
+mod clients;
 mod compat;
 mod crash;
 mod cron;

@@ -295,7 +295,7 @@ async fn s30_a_taken_port_or_folder_is_one_clear_line() {
             data.as_str(),
         ),
     ] {
-        let ended = run(dir.path(), &args, &[]);
+        let ended = run(dir.path(), &args, &[("AMENDS_GRPC_PORT", "0")]);
         assert_eq!(ended.code, Some(1), "{args:?}: {}", ended.stderr);
         let lines: Vec<&str> = ended.stderr.lines().filter(|l| l.contains(names)).collect();
         assert!(!lines.is_empty(), "{args:?}: {}", ended.stderr);

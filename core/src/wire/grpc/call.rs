@@ -1,0 +1,166 @@
+//! Branch calls over gRPC: where a URL leads, and what is sent there (dtm-server.md 7.4).
+
+use super::workflow::WorkflowData;
+use crate::error::Error;
+use crate::outcome::Purpose;
+use crate::time::Millis;
+use crate::wire::call::Target;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
+use bytes::Bytes;
+use prost::Message;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// Where a gRPC URL leads: `host:port/package.Service/Method`, `grpc://…` (port 80) or `grpcs://…` (TLS, port 443).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcTarget<'a> {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// `host:port` as given, the port perhaps left out.
+    pub authority: &'a str,
+    /// The host alone, IPv6 without brackets.
+    pub host: &'a str,
+    /// Its port.
+    pub port: u16,
+    /// `/package.Service/Method`.
+    pub path: &'a str,
+}
+
+impl<'a> GrpcTarget<'a> {
+    /// Takes a URL apart, or says what is wrong with it.
+    pub fn parse(url: &'a str) -> Result<GrpcTarget<'a>, Error> {
+        let bad = |why: &str| {
+            Err(Error::invalid(format!(
+                "{url:?} is no gRPC target: {why}; it looks like host:port/package.Service/Method, with grpc:// or grpcs:// before it if you like"
+            )))
+        };
+        let (tls, rest, default) = match url.split_once("://") {
+            None => (false, url, None),
+            Some(("grpc", rest)) => (false, rest, Some(80)),
+            Some(("grpcs", rest)) => (true, rest, Some(443)),
+            Some((scheme, _)) => {
+                return bad(&format!("nothing here speaks {scheme:?}"));
+            }
+        };
+        let Some(slash) = rest.find('/') else {
+            return bad("it has no method");
+        };
+        let (authority, path) = rest.split_at(slash);
+        if path
+            .bytes()
+            .any(|b| !b.is_ascii_graphic() || b"?#".contains(&b))
+            || path[1..].split('/').any(str::is_empty)
+            || !path[1..].contains('/')
+        {
+            return bad("its path is not /package.Service/Method");
+        }
+        let bracketed = authority.strip_prefix('[').and_then(|a| a.split_once(']'));
+        let (host, port) = match bracketed {
+            Some((host, port)) => (host, port),
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._:%".contains(&b);
+        if host.is_empty() || !host.bytes().all(legal) {
+            return bad("it has no valid host");
+        }
+        let port = match (port.strip_prefix(':'), default) {
+            (None, Some(default)) if port.is_empty() => default,
+            (Some(digits), _) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                match digits.parse() {
+                    Ok(port) if port > 0 => port,
+                    _ => return bad("its port is not a number from 1 to 65535"),
+                }
+            }
+            (None, None) if port.is_empty() => return bad("it has no port"),
+            _ => return bad("its port is not a number from 1 to 65535"),
+        };
+        Ok(GrpcTarget {
+            tls,
+            authority,
+            host,
+            port,
+            path,
+        })
+    }
+}
+
+/// A unary gRPC call to make; the reply's message is of no interest, its status is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcCall {
+    /// URL as the client gave it; [`GrpcTarget::parse`] takes it apart.
+    pub url: String,
+    /// Metadata, keys in lower case, binary values in base64.
+    pub metadata: Vec<(Cow<'static, str>, Cow<'static, str>)>,
+    /// The message as bytes.
+    pub message: Bytes,
+    /// How long the whole call may take, ms.
+    pub timeout: Millis,
+}
+
+impl GrpcCall {
+    /// The call of a branch. A workflow is called back with its data in the message that its service takes, everything else with the
+    /// payload as it was stored.
+    pub fn new(
+        t: &Target<'_>,
+        payload: &Bytes,
+        headers: &BTreeMap<String, String>,
+        timeout: Millis,
+    ) -> GrpcCall {
+        let mut metadata = Vec::with_capacity(5 + headers.len());
+        let own = [
+            ("dtm-gid", t.gid.as_str()),
+            ("dtm-trans_type", t.trans_type.as_str()),
+            ("dtm-branch_id", t.branch_id),
+            ("dtm-op", t.op.as_str()),
+            ("dtm-dtm", ""),
+        ];
+        metadata.extend(own.map(|(key, value)| (Cow::from(key), Cow::from(value.to_owned()))));
+        for (key, value) in headers {
+            let key = key.to_ascii_lowercase();
+            if of_the_call(&key) {
+                continue;
+            }
+            let value = if key.ends_with("-bin") {
+                BASE64.encode(value)
+            } else {
+                value.clone()
+            };
+            metadata.push((key.into(), value.into()));
+        }
+        let message = match t.purpose {
+            Purpose::Callback => Bytes::from(
+                WorkflowData {
+                    data: payload.clone(),
+                }
+                .encode_to_vec(),
+            ),
+            Purpose::Branch | Purpose::CheckBack => payload.clone(),
+        };
+        GrpcCall {
+            url: t.url.to_owned(),
+            metadata,
+            message,
+            timeout,
+        }
+    }
+}
+
+/// Keys that belong to the call or the connection, which are not a transaction's to set.
+fn of_the_call(key: &str) -> bool {
+    key.starts_with("grpc-")
+        || key.starts_with("dtm-")
+        || matches!(
+            key,
+            "content-type"
+                | "te"
+                | "host"
+                | "content-length"
+                | "connection"
+                | "transfer-encoding"
+                | "upgrade"
+                | "keep-alive"
+                | "proxy-connection"
+                | "user-agent"
+        )
+}

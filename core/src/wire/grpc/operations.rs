@@ -1,0 +1,74 @@
+//! A transaction and its branches as `amends.v1.Operations` shows them.
+
+use super::{succeeded, v1};
+use crate::coordinator::Transaction;
+use crate::coordinator::transaction::Row;
+use crate::options::Policy;
+use crate::time::Millis;
+use crate::wire::http::to_json;
+use prost_types::Timestamp;
+
+fn time(at: Millis) -> Option<Timestamp> {
+    Some(Timestamp {
+        seconds: at.div_euclid(1_000),
+        nanos: i32::try_from(at.rem_euclid(1_000)).unwrap_or(0) * 1_000_000,
+    })
+}
+
+/// The moment of a timestamp, ms.
+pub fn millis(at: Timestamp) -> Millis {
+    at.seconds
+        .saturating_mul(1_000)
+        .saturating_add(i64::from(at.nanos) / 1_000_000)
+}
+
+/// The view of a transaction.
+pub fn transaction(tx: &Transaction, policy: &Policy) -> v1::Transaction {
+    let def = tx.definition();
+    let state = tx.state();
+    let text = |s: &str| s.to_owned();
+    v1::Transaction {
+        gid: text(def.gid.as_str()),
+        trans_type: text(def.trans_type.as_str()),
+        status: text(state.status.as_str()),
+        protocol: text(def.protocol.as_str()),
+        create_time: time(state.created),
+        update_time: time(state.updated),
+        end_time: state.finished.and_then(time),
+        next_cron_time: tx.due().and_then(time),
+        next_cron_interval: tx.shown_interval(policy).saturating_add(999) / 1_000,
+        rollback_reason: state.reason.clone(),
+        result: text(tx.result()),
+        query_prepared: def.query_prepared.clone(),
+        custom_data: def.custom_data.clone(),
+        options: String::from_utf8(to_json(&def.options)).unwrap_or_default(),
+        retry_count: tx.attempts(),
+        attention: state.attention,
+        last_error: tx
+            .last_error()
+            .map_or(String::new(), |(error, _)| text(error)),
+        forced: state.forced.as_ref().map(|f| v1::Forced {
+            actor: f.actor.clone(),
+            reason: f.reason.clone(),
+        }),
+    }
+}
+
+/// The view of a branch operation.
+pub fn branch(row: &Row) -> v1::Branch {
+    let changed = Some(row.state.updated).filter(|at| *at != 0);
+    v1::Branch {
+        branch_id: row.branch_id.clone(),
+        op: row.op.as_str().to_owned(),
+        status: row.state.status.as_str().to_owned(),
+        url: row.url.clone(),
+        payload: row.payload.clone(),
+        create_time: time(row.created),
+        update_time: time(changed.unwrap_or(row.created)),
+        finish_time: changed
+            .filter(|_| succeeded(row.state.status))
+            .and_then(time),
+        retry_count: row.state.errors,
+        last_error: row.state.error.clone(),
+    }
+}

@@ -1,0 +1,323 @@
+//! Unary branch calls over gRPC (dtm-server.md 7.4): raw bytes go out, of the answer only the status counts.
+//!
+//! Spoken over hyper's HTTP/2 directly, for what a branch answers is read to its end and dropped: a message of any size or shape, or
+//! none, is as good as another. There is one connection for each target, and many calls at a time on it.
+
+use super::Reply;
+use super::connect::{Connector, Failed, Place, broken, late, leave_the_container};
+use amends::Outcome;
+use amends::wire::grpc::{Code, GrpcCall, GrpcTarget, classify_grpc};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use percent_encoding::percent_decode;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// A connection whose other end does not answer a ping within [`PING_TIMEOUT`] is given up; asked for while calls are on it.
+const PING_PAUSE: Duration = Duration::from_secs(10);
+/// See [`PING_PAUSE`].
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unused longer than this, a connection is closed when another is opened.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+/// The largest frame asked for: payloads up to a MiB in few frames.
+const WINDOW: u32 = 1 << 20;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The gRPC client. Cheap to clone; clones share connections.
+///
+/// * A connection that broke, was closed by its server or let a call run into its timeout is not used again.
+/// * A call that never left, because the connection had been closed meanwhile, is made again on a fresh one. Every other broken call is
+///   an error: its effect is unknown.
+/// * `grpcs` uses the system's root certificates, read at the first such call.
+#[derive(Clone)]
+pub struct GrpcTransport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    docker: bool,
+    connector: Connector,
+    channels: Mutex<HashMap<Box<str>, Arc<Channel>>>,
+}
+
+/// The connection to a target, opened by the first who needs it while the others wait.
+#[derive(Default)]
+struct Channel {
+    open: Mutex<Option<(Sender, Instant)>>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// How far a call has come, for the text of a timeout.
+#[derive(Default)]
+struct Progress {
+    sender: Option<Arc<Channel>>,
+}
+
+impl GrpcTransport {
+    /// A client; `docker` as for [`super::BranchClient::new`].
+    pub fn new(docker: bool) -> GrpcTransport {
+        let shared = Shared {
+            docker,
+            connector: Connector::http2(),
+            channels: Mutex::default(),
+        };
+        GrpcTransport {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Makes a call, as [`super::Transport::call`] says.
+    pub fn call(&self, mut call: GrpcCall) -> BoxFuture<'static, Reply> {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            if shared.docker {
+                call.url = leave_the_container(&call.url);
+            }
+            let limit = Duration::from_millis(u64::try_from(call.timeout).unwrap_or(0));
+            let target = match GrpcTarget::parse(&call.url) {
+                Ok(target) => target,
+                Err(e) => {
+                    return Reply {
+                        outcome: Outcome::Error(e.to_string()),
+                        unreachable: false,
+                    };
+                }
+            };
+            let shown = format!(
+                "{}://{}",
+                if target.tls { "grpcs" } else { "grpc" },
+                target.authority
+            );
+            let mut progress = Progress::default();
+            match timeout(limit, shared.unary(&call, &target, &shown, &mut progress)).await {
+                Ok(Ok(outcome)) => Reply {
+                    outcome,
+                    unreachable: false,
+                },
+                Ok(Err(failed)) => failed.into(),
+                Err(_) => {
+                    let connecting = progress.sender.is_none();
+                    // It may be the connection: the next call gets another.
+                    if let Some(channel) = progress.sender {
+                        *channel.open() = None;
+                    }
+                    late(&shown, limit, connecting).into()
+                }
+            }
+        })
+    }
+}
+
+impl Channel {
+    fn open(&self) -> MutexGuard<'_, Option<(Sender, Instant)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open connection, if there is one that is not closed.
+    fn sender(&self) -> Option<Sender> {
+        let mut open = self.open();
+        let (sender, used) = open.as_mut()?;
+        if sender.is_closed() {
+            *open = None;
+            return None;
+        }
+        *used = Instant::now();
+        Some(sender.clone())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open()
+            .as_ref()
+            .is_none_or(|(_, used)| used.elapsed() > IDLE_TIME)
+    }
+}
+
+impl Shared {
+    async fn unary(
+        &self,
+        call: &GrpcCall,
+        target: &GrpcTarget<'_>,
+        shown: &str,
+        progress: &mut Progress,
+    ) -> Result<Outcome, Failed> {
+        let channel = self.channel(shown);
+        let mut request = request(call, target)?;
+        let (mut sender, mut fresh) = match channel.sender() {
+            Some(sender) => (sender, false),
+            None => self.connect(&channel, target, shown).await?,
+        };
+        let answer = loop {
+            progress.sender = Some(channel.clone());
+            let mut error = match sender.try_send_request(request).await {
+                Ok(answer) => break answer,
+                Err(error) => error,
+            };
+            match error.take_message() {
+                Some(unsent) if !fresh => {
+                    progress.sender = None;
+                    request = unsent;
+                    (sender, fresh) = self.connect(&channel, target, shown).await?;
+                }
+                _ => return Err(unanswered(shown, error.error(), target.tls, fresh)),
+            }
+        };
+        read(answer, shown).await
+    }
+
+    fn channel(&self, key: &str) -> Arc<Channel> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(key) {
+            return channel.clone();
+        }
+        // One that somebody holds is about to be used.
+        channels.retain(|_, channel| Arc::strong_count(channel) > 1 || !channel.is_idle());
+        let channel = Arc::<Channel>::default();
+        channels.insert(key.into(), channel.clone());
+        channel
+    }
+
+    /// A usable connection, and whether it is a fresh one.
+    async fn connect(
+        &self,
+        channel: &Channel,
+        target: &GrpcTarget<'_>,
+        shown: &str,
+    ) -> Result<(Sender, bool), Failed> {
+        let _opening = channel.opening.lock().await;
+        if let Some(sender) = channel.sender() {
+            return Ok((sender, false));
+        }
+        let place = Place {
+            tls: target.tls,
+            host: target.host,
+            port: target.port,
+            authority: target.authority,
+            shown,
+        };
+        let io = self.connector.connect(&place).await?;
+        let (sender, connection) = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_PAUSE)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(WINDOW)
+            .handshake(io)
+            .await
+            .map_err(|e| broken(shown, &e, false))?;
+        // How it ends reaches the calls that wait on it.
+        tokio::spawn(connection);
+        *channel.open() = Some((sender.clone(), Instant::now()));
+        Ok((sender, true))
+    }
+}
+
+fn request(call: &GrpcCall, target: &GrpcTarget<'_>) -> Result<Request<Full<Bytes>>, Failed> {
+    let refused = |text: String| Failed {
+        text,
+        unreachable: false,
+    };
+    let length = u32::try_from(call.message.len())
+        .map_err(|_| refused("the message is too large for gRPC".to_owned()))?;
+    let mut body = BytesMut::with_capacity(5 + call.message.len());
+    body.put_u8(0);
+    body.put_u32(length);
+    body.extend_from_slice(&call.message);
+    let mut request = Request::new(Full::new(body.freeze()));
+    *request.method_mut() = Method::POST;
+    let scheme = if target.tls { "https" } else { "http" };
+    *request.uri_mut() = Uri::builder()
+        .scheme(scheme)
+        .authority(target.authority)
+        .path_and_query(target.path)
+        .build()
+        .map_err(|e| refused(format!("the called URL cannot be sent: {e}")))?;
+    let headers = request.headers_mut();
+    headers.reserve(call.metadata.len() + 4);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION"))),
+    );
+    headers.insert("grpc-timeout", timeout_value(call.timeout));
+    for (key, value) in &call.metadata {
+        let cannot = |e: &dyn std::fmt::Display| {
+            refused(format!("the branch header {key:?} cannot be sent: {e}"))
+        };
+        let name = HeaderName::from_bytes(key.as_bytes()).map_err(|e| cannot(&e))?;
+        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|e| cannot(&e))?;
+        headers.insert(name, value);
+    }
+    Ok(request)
+}
+
+/// At most eight digits, and a unit.
+fn timeout_value(ms: amends::Millis) -> HeaderValue {
+    const DIGITS_END: i64 = 100_000_000;
+    let ms = ms.max(0);
+    let text = if ms < DIGITS_END {
+        format!("{ms}m")
+    } else {
+        format!("{}S", (ms / 1_000).min(DIGITS_END - 1))
+    };
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("1H"))
+}
+
+/// The text of a call that got no answer. Who speaks something else than HTTP/2 breaks off at the first bytes of a connection.
+fn unanswered(shown: &str, error: &hyper::Error, tls: bool, fresh: bool) -> Failed {
+    let mut failed = broken(shown, error, false);
+    if fresh {
+        let hint = if tls { "" } else { ", without TLS" };
+        failed
+            .text
+            .push_str(&format!(" (does it speak gRPC{hint}?)"));
+    }
+    failed
+}
+
+/// Reads an answer to its end, for its status comes last.
+async fn read(answer: Response<Incoming>, shown: &str) -> Result<Outcome, Failed> {
+    let (head, mut body) = answer.into_parts();
+    // An answer without a message may carry its status at once.
+    let mut status = status_of(&head.headers);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    status = status_of(trailers).or(status);
+                }
+            }
+            // What follows a status that was read cannot change it.
+            Err(_) if status.is_some() => break,
+            Err(e) => return Err(broken(shown, &e, true)),
+        }
+    }
+    Ok(match status {
+        Some((code, message)) => classify_grpc(code, &message),
+        None if head.status != StatusCode::OK => {
+            Outcome::Error(format!("answered HTTP {}, which is no gRPC", head.status))
+        }
+        None => Outcome::Error("its answer has no grpc-status".to_owned()),
+    })
+}
+
+/// The status in these headers. One that is no number is UNKNOWN.
+fn status_of(headers: &HeaderMap) -> Option<(Code, String)> {
+    let code = headers.get("grpc-status")?;
+    let code = code.to_str().ok().and_then(|text| text.parse().ok());
+    let message = headers.get("grpc-message").map(HeaderValue::as_bytes);
+    Some((
+        Code(code.unwrap_or(2)),
+        percent_decode(message.unwrap_or_default())
+            .decode_utf8_lossy()
+            .into_owned(),
+    ))
+}
