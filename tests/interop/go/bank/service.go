@@ -57,6 +57,8 @@ type Request struct {
 	Header http.Header
 	// Context has the metadata over gRPC.
 	Context context.Context
+	// Answer is what a handler answers over HTTP instead of the client's word for success.
+	Answer interface{}
 }
 
 // XaLocal runs an XA branch: both of its phases come to the same address.
@@ -226,26 +228,24 @@ func (s *Service) handle(name string, r *Request) error {
 }
 
 func (s *Service) serveHTTP(w http.ResponseWriter, request *http.Request) {
-	code, answer := dtmcli.Result2HttpJSON(s.decodeHTTP(request))
-	if code == http.StatusOK {
-		answer = dtmcli.MapSuccess
+	r := &Request{Query: request.URL.Query(), Header: request.Header, Answer: dtmcli.MapSuccess}
+	err := s.handleHTTP(request, r)
+	code, answer := dtmcli.Result2HttpJSON(err)
+	if err == nil {
+		answer = r.Answer
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(answer)
 }
 
-func (s *Service) decodeHTTP(request *http.Request) error {
-	query := request.URL.Query()
-	barrier, err := dtmcli.BarrierFromQuery(query)
-	if err != nil {
+func (s *Service) handleHTTP(request *http.Request, r *Request) (err error) {
+	if r.Barrier, err = dtmcli.BarrierFromQuery(r.Query); err != nil {
 		return err
 	}
-	r := &Request{Barrier: barrier, Query: query, Header: request.Header}
-	body, err := io.ReadAll(request.Body)
-	if err == nil && len(body) > 0 {
-		r.Body = body
-		err = json.Unmarshal(body, &r.Order)
+	r.Body, err = io.ReadAll(request.Body)
+	if err == nil && len(r.Body) > 0 {
+		err = json.Unmarshal(r.Body, &r.Order)
 	}
 	if err != nil {
 		return err

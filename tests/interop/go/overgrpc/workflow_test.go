@@ -3,10 +3,8 @@ package overgrpc
 import (
 	"database/sql"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"amends/interop/bank"
@@ -32,7 +30,8 @@ func registerWorkflows(s *bank.Service) {
 		wf.RequestTimeout = 1
 	}
 	for name, fn := range map[string]workflow.WfFunc2{
-		"saga": sagaFlow, "tcc": tccFlow, "crash": crashFlow, "xa": xaFlow, "empty": emptyFlow,
+		"saga": sagaFlow, "tcc": tccFlow, "crash": crashFlow, "xa": xaFlow, "empty": bank.EmptyFlow,
+		"bytes": bank.BytesFlow, "reason": bank.ReasonFlow,
 	} {
 		if err := workflow.Register2(name, fn, quick); err != nil {
 			panic(err)
@@ -282,21 +281,17 @@ func TestWorkflowWithoutInputIsResumed(t *testing.T) {
 	service.Expect(t, gid, "workflow 00-empty")
 }
 
-// emptyFlow is not done in its first run.
-func emptyFlow(wf *workflow.Workflow, data []byte) ([]byte, error) {
-	if len(data) > 0 {
-		return nil, fmt.Errorf("input from nowhere: %q", data)
+func TestWorkflowKeepsTheBytesOfAStep(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	if err := workflow.Execute("bytes", gid, nil); !errors.Is(err, dtmcli.ErrOngoing) {
+		t.Fatalf("the first run is not done: %v", err)
 	}
-	_, err := wf.NewBranch().Do(func(*dtmcli.BranchBarrier) ([]byte, error) {
-		if _, again := seen.LoadOrStore(wf.Gid, true); !again {
-			return nil, dtmcli.ErrOngoing
-		}
-		return nil, nil
-	})
-	return nil, err
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	result, err := workflow.Execute2("bytes", gid, nil)
+	bank.Must(t, err)
+	bank.Equal(t, "what the step of the first run returned", result, bank.SomeBytes)
 }
-
-var seen sync.Map
 
 func TestWorkflowXa(t *testing.T) {
 	t.Parallel()

@@ -3,10 +3,8 @@ package overhttp
 import (
 	"database/sql"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"amends/interop/bank"
@@ -24,7 +22,8 @@ func registerWorkflows(s *bank.Service) {
 		wf.RequestTimeout = 1
 	}
 	for name, fn := range map[string]workflow.WfFunc2{
-		"saga": sagaFlow(s), "tcc": tccFlow(s), "crash": crashFlow(s), "xa": xaFlow, "empty": emptyFlow,
+		"saga": sagaFlow(s), "tcc": tccFlow(s), "crash": crashFlow(s), "xa": xaFlow, "empty": bank.EmptyFlow,
+		"bytes": bank.BytesFlow, "reason": bank.ReasonFlow,
 	} {
 		if err := workflow.Register2(name, fn, quick); err != nil {
 			panic(err)
@@ -277,22 +276,6 @@ func TestWorkflowWithoutInputIsResumed(t *testing.T) {
 	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
 	service.Expect(t, gid, "workflow 00-empty")
 }
-
-// emptyFlow is not done in its first run.
-func emptyFlow(wf *workflow.Workflow, data []byte) ([]byte, error) {
-	if len(data) > 0 {
-		return nil, fmt.Errorf("input from nowhere: %q", data)
-	}
-	_, err := wf.NewBranch().Do(func(*dtmcli.BranchBarrier) ([]byte, error) {
-		if _, again := seen.LoadOrStore(wf.Gid, true); !again {
-			return nil, dtmcli.ErrOngoing
-		}
-		return nil, nil
-	})
-	return nil, err
-}
-
-var seen sync.Map
 
 func TestWorkflowXa(t *testing.T) {
 	t.Parallel()
