@@ -126,6 +126,16 @@ func (s *Service) ServeGRPC() {
 	go func() { _ = s.GRPCServer.Serve(s.listener) }()
 }
 
+// ServeAlsoAt serves the same handlers over gRPC at one more address, until the answer is called.
+func (s *Service) ServeAlsoAt(t *testing.T, address string) (stop func()) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	Must(t, err)
+	server := grpc.NewServer(grpc.UnknownServiceHandler(s.serveGRPC))
+	go func() { _ = server.Serve(listener) }()
+	return server.Stop
+}
+
 func listen() net.Listener {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
