@@ -261,7 +261,8 @@ func TestWorkflowThatRunsTwiceAtATime(t *testing.T) {
 	_, err := workflow.Execute2("saga", gid, bank.Input(from, to))
 	bank.Must(t, err)
 	close(gate)
-	if err := <-late; err == nil || errors.Is(err, dtmcli.ErrFailure) {
+	refused := "no trans with gid: " + gid + " status: prepared found"
+	if err := <-late; !errors.Is(err, dtmcli.ErrOngoing) || !strings.Contains(err.Error(), refused) {
 		t.Fatalf("the late run should stop, and not fail: %v", err)
 	}
 	stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
