@@ -61,7 +61,7 @@ func open(kind, prefix string) *DB {
 		panic(err)
 	}
 	db := &DB{Name: kind, Conf: conf, Pool: pool}
-	// The packages of this module run at the same time, and PostgreSQL's `if not exists` does not mind that.
+	// The packages of this module run at the same time, and PostgreSQL's `if not exists` fails when two of them create the same.
 	lock, unlock := "select get_lock('interop', 60)", "select release_lock('interop')"
 	if kind == "postgres" {
 		lock, unlock = "select pg_advisory_lock(1)", "select pg_advisory_unlock(1)"
@@ -90,7 +90,7 @@ func OpenMariaDB() *DB { return open("mysql", "MARIADB") }
 // OpenPostgres opens the PostgreSQL that the harness started.
 func OpenPostgres() *DB { return open("postgres", "POSTGRES") }
 
-// Exec runs a statement in MariaDB's writing.
+// exec runs a statement that is written for MariaDB.
 func (db *DB) exec(on dtmcli.DB, statement string, values ...interface{}) (int64, error) {
 	result, err := on.Exec(dtmimp.GetDBSpecial(db.Name).GetPlaceHoldSQL(statement), values...)
 	if err != nil {
