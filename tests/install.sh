@@ -2,20 +2,24 @@
 # Installs the Debian packages whose servers the interop tests start themselves. Safe to run again; leaves no service running.
 set -euo pipefail
 
-# package, and a file that is there once it is installed
+# package, its server, and where Debian puts that
 wanted=(
-    'mariadb-server /usr/sbin/mariadbd'
-    'postgresql /usr/lib/postgresql/*/bin/postgres'
+    'mariadb-server mariadbd /usr/sbin/mariadbd'
+    'postgresql postgres /usr/lib/postgresql/*/bin/postgres'
 )
 
 missing=()
 for line in "${wanted[@]}"; do
-    read -r package file <<<"$line"
-    compgen -G "$file" >/dev/null || missing+=("$package")
+    read -r package server file <<<"$line"
+    command -v "$server" >/dev/null || compgen -G "$file" >/dev/null || missing+=("$package")
 done
 ((${#missing[@]})) || exit 0
 
-as_root=()
+if ! command -v apt-get >/dev/null; then
+    echo "there is no apt-get here to install ${missing[*]}: install these databases in another way" >&2
+    exit 1
+fi
+as_root=(env)
 if ((EUID != 0)); then
     if ! sudo -n true 2>/dev/null; then
         echo "cannot install ${missing[*]}: neither root nor sudo without a password" >&2
@@ -35,7 +39,8 @@ fi
 log=$(mktemp)
 install() {
     "${as_root[@]}" apt-get -qq update &&
-        DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get -qq -y -o DPkg::Lock::Timeout=120 --no-install-recommends install "${missing[@]}"
+        "${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120 \
+            --no-install-recommends install "${missing[@]}"
 }
 if ! install >"$log" 2>&1; then
     cat "$log" >&2

@@ -25,12 +25,16 @@ impl World {
         }
     }
 
-    /// What a program finds in its environment: `AMENDS_HTTP`, and both databases (`MARIADB_…`, `POSTGRES_…`).
+    /// What a program finds in its environment: `AMENDS_HTTP`, `AMENDS_GRPC`, and both databases (`MARIADB_…`, `POSTGRES_…`).
     pub fn env(&self) -> Vec<(String, String)> {
         let mut env = self.databases.env();
         env.push((
             "AMENDS_HTTP".to_owned(),
             format!("http://{}", self.server.addr()),
+        ));
+        env.push((
+            "AMENDS_GRPC".to_owned(),
+            self.server.grpc_addr().to_string(),
         ));
         env
     }

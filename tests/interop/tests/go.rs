@@ -10,8 +10,13 @@ async fn the_go_client_works_unchanged() {
         return;
     };
     let world = World::start().await;
+    // For one test: `INTEROP_GO="-run=Saga"`.
+    let more = std::env::var("INTEROP_GO").unwrap_or_default();
+    let more: Vec<&str> = more.split_whitespace().collect();
     Program::new(go)
-        .args(&["test", "-count=1", "./..."])
+        .args(&["test", "-count=1", "-parallel=8", "-v"])
+        .args(&more)
+        .args(&["./..."])
         .dir(concat!(env!("CARGO_MANIFEST_DIR"), "/go"))
         .env(world.env())
         .deadline(Duration::from_secs(600))

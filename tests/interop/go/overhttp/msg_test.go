@@ -1,0 +1,238 @@
+package overhttp
+
+import (
+	"database/sql"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"amends/interop/bank"
+
+	"github.com/dtm-labs/client/dtmcli"
+)
+
+func message(s *bank.Service, gid string, to bank.Order) *dtmcli.Msg {
+	msg := dtmcli.NewMsg(bank.API(), gid).Add(s.HTTP("pg.in"), to)
+	msg.RetryInterval = 1
+	msg.TimeoutToFail = 1
+	return msg
+}
+
+func takeFrom(from bank.Order) dtmcli.BarrierBusiFunc {
+	return func(tx *sql.Tx) error { return both.Maria.Adjust(tx, from.Account, -from.Amount) }
+}
+
+func TestMessageSubmitted(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	_, to := both.Pair(t, gid, 0)
+	msg := message(service, gid, to).Add(service.HTTP("pg.in"), to)
+	msg.WaitResult = true
+	bank.Must(t, msg.Submit())
+	stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
+	bank.Equal(t, "rows", stored.Rows(), "01-action succeed, 02-action succeed")
+	service.Expect(t, gid, "pg.in 01-action", "pg.in 02-action")
+	both.PG.Expect(t, to.Account, 60)
+}
+
+func TestMessageCommitted(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 100)
+	msg := message(service, gid, to)
+	bank.Must(t, msg.DoAndSubmitDB(service.HTTP("maria.query"), both.Maria.Pool, takeFrom(from)))
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	service.Expect(t, gid, "pg.in 01-action")
+	bank.Equal(t, "barriers", both.Maria.Barriers(t, gid), "00 msg msg")
+	both.Expect(t, from, to, 70, 130)
+}
+
+func TestMessageCommittedInPostgres(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	_, account := both.Pair(t, gid, 100)
+	msg := message(service, gid, account)
+	bank.Must(t, msg.DoAndSubmit(service.HTTP("pg.query"), func(bb *dtmcli.BranchBarrier) error {
+		bb.DBType = both.PG.Name
+		return bb.CallWithDB(both.PG.Pool, func(tx *sql.Tx) error { return both.PG.Adjust(tx, account.Account, -100) })
+	}))
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	both.PG.Expect(t, account.Account, 30)
+}
+
+func TestMessageRolledBack(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 10)
+	err := message(service, gid, to).DoAndSubmitDB(service.HTTP("maria.query"), both.Maria.Pool, takeFrom(from))
+	if !errors.Is(err, dtmcli.ErrFailure) {
+		t.Fatalf("the failure of the local transaction should be returned: %v", err)
+	}
+	stored := bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
+	bank.Equal(t, "rows", stored.Rows(), "01-action prepared")
+	service.Expect(t, gid)
+	both.Expect(t, from, to, 10, 10)
+}
+
+func TestMessageUnknownErrorIsAskedFor(t *testing.T) {
+	t.Parallel()
+	for _, committed := range []bool{false, true} {
+		gid := bank.NewID(t)
+		from, to := both.Pair(t, gid, 100)
+		unknown := errors.New("the connection broke")
+		err := message(service, gid, to).DoAndSubmit(service.HTTP("maria.query"), func(bb *dtmcli.BranchBarrier) error {
+			if committed {
+				bank.Must(t, bb.CallWithDB(both.Maria.Pool, takeFrom(from)))
+			}
+			return unknown
+		})
+		if !errors.Is(err, unknown) {
+			t.Fatalf("the error of the business function should be returned: %v", err)
+		}
+		if committed {
+			bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+			service.Expect(t, gid, "maria.query 00-msg", "pg.in 01-action")
+			both.Expect(t, from, to, 70, 130)
+		} else {
+			bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
+			service.Expect(t, gid, "maria.query 00-msg")
+			both.Expect(t, from, to, 100, 100)
+		}
+	}
+}
+
+func dieBeforeCommit(s *bank.Service, gid string) {
+	from, to := bank.PairOf(gid)
+	_ = message(s, gid, to).DoAndSubmitDB(s.HTTP("maria.query"), both.Maria.Pool, func(tx *sql.Tx) error {
+		if err := takeFrom(from)(tx); err != nil {
+			return err
+		}
+		bank.DieHere()
+		return nil
+	})
+}
+
+func dieAfterCommit(s *bank.Service, gid string) {
+	from, to := bank.PairOf(gid)
+	_ = message(s, gid, to).DoAndSubmit(s.HTTP("maria.query"), func(bb *dtmcli.BranchBarrier) error {
+		if err := bb.CallWithDB(both.Maria.Pool, takeFrom(from)); err != nil {
+			return err
+		}
+		bank.DieHere()
+		return nil
+	})
+}
+
+func TestMessageCrashBeforeCommit(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 100)
+	service.KilledChild(t, "message-before-commit", gid)
+	bank.ExpectStatus(t, gid, dtmcli.StatusPrepared)
+	bank.UntilStatus(t, gid, dtmcli.StatusFailed)
+	service.Expect(t, gid, "maria.query 00-msg")
+	bank.Equal(t, "barriers", both.Maria.Barriers(t, gid), "00 msg rollback")
+	both.Expect(t, from, to, 100, 100)
+}
+
+func TestMessageCrashAfterCommit(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 100)
+	// The first check-back does not know yet.
+	service.Before(gid, "maria.query", bank.Answers(dtmcli.ErrOngoing))
+	service.KilledChild(t, "message-after-commit", gid)
+	bank.ExpectStatus(t, gid, dtmcli.StatusPrepared)
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	service.Expect(t, gid, "maria.query 00-msg", "maria.query 00-msg", "pg.in 01-action")
+	both.Expect(t, from, to, 70, 130)
+}
+
+func TestMessageTooLateIsDuplicated(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 100)
+	err := message(service, gid, to).DoAndSubmit(service.HTTP("maria.query"), func(bb *dtmcli.BranchBarrier) error {
+		// The check-back came before the local transaction and decided.
+		if err := bb.QueryPrepared(both.Maria.Pool); !errors.Is(err, dtmcli.ErrFailure) {
+			t.Errorf("nothing is committed: %v", err)
+		}
+		return bb.CallWithDB(both.Maria.Pool, takeFrom(from))
+	})
+	if !errors.Is(err, dtmcli.ErrDuplicated) {
+		t.Fatalf("the local transaction should have been refused: %v", err)
+	}
+	bank.ExpectStatus(t, gid, dtmcli.StatusFailed)
+	both.Expect(t, from, to, 100, 100)
+}
+
+func TestMessageUsedAgain(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 100)
+	send := func() error {
+		return message(service, gid, to).DoAndSubmitDB(service.HTTP("maria.query"), both.Maria.Pool, takeFrom(from))
+	}
+	bank.Must(t, send())
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	if err := send(); err == nil || !strings.Contains(err.Error(), "current status 'succeed', cannot prepare") {
+		t.Fatalf("a gid serves once: %v", err)
+	}
+	both.Expect(t, from, to, 70, 130)
+}
+
+func TestMessageBranchIsRetriedWhateverItAnswers(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	_, to := both.Pair(t, gid, 0)
+	service.Before(gid, "pg.in", bank.Answers(dtmcli.ErrFailure), bank.Answers(dtmcli.ErrOngoing))
+	bank.Must(t, message(service, gid, to).Submit())
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	service.Expect(t, gid, "pg.in 01-action", "pg.in 01-action", "pg.in 01-action")
+	both.PG.Expect(t, to.Account, 30)
+}
+
+func TestMessageToTopic(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	_, to := both.Pair(t, gid, 0)
+	topic := "topic-" + gid
+	more := service.HTTP("pg.in") + "?second"
+	send := func(gid string) error {
+		msg := dtmcli.NewMsg(bank.API(), gid).AddTopic(topic, to)
+		msg.WaitResult = true
+		return msg.Submit()
+	}
+	if err := send(gid + "-none"); err == nil || !strings.Contains(err.Error(), "topic not found") {
+		t.Fatalf("there is no such topic yet: %v", err)
+	}
+	bank.Subscribe(t, topic, service.HTTP("pg.in"))
+	bank.Subscribe(t, topic, more)
+	bank.Must(t, send(gid))
+	stored := bank.ExpectStatus(t, gid, dtmcli.StatusSucceed)
+	bank.Equal(t, "rows", stored.Rows(), "01-01-action succeed, 01-02-action succeed")
+	service.Expect(t, gid, "pg.in 01-01-action", "pg.in 01-02-action")
+	both.PG.Expect(t, to.Account, 60)
+
+	bank.Unsubscribe(t, topic, more)
+	bank.Must(t, send(gid+"-one"))
+	service.Expect(t, gid+"-one", "pg.in 01-action")
+	both.PG.Expect(t, to.Account, 90)
+}
+
+func TestMessageDelayed(t *testing.T) {
+	t.Parallel()
+	gid := bank.NewID(t)
+	from, to := both.Pair(t, gid, 100)
+	msg := message(service, gid, to).SetDelay(2)
+	began := time.Now()
+	bank.Must(t, msg.DoAndSubmitDB(service.HTTP("maria.query"), both.Maria.Pool, takeFrom(from)))
+	bank.ExpectStatus(t, gid, dtmcli.StatusSubmitted)
+	bank.UntilStatus(t, gid, dtmcli.StatusSucceed)
+	service.Expect(t, gid, "pg.in 01-action")
+	if waited := service.Calls(gid)[0].At.Sub(began); waited < 2*time.Second {
+		t.Fatalf("called after %v", waited)
+	}
+	both.Expect(t, from, to, 70, 130)
+}
