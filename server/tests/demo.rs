@@ -97,9 +97,9 @@ fn files(folder: &Path) -> usize {
 }
 
 #[test]
-fn six_transfers_and_the_books_add_up() {
+fn eight_transfers_and_the_books_add_up() {
     let mut demo = Demo::start(&[]);
-    let order: [&[&str]; 28] = [
+    let order: [&[&str]; 39] = [
         &["1  A transfer that succeeds"],
         &["app", "coordinator", "POST /submit"],
         &[
@@ -138,7 +138,28 @@ fn six_transfers_and_the_books_add_up() {
         &["6  A two-phase message"],
         &["coordinator", "Alice's bank", "GET /sent", "00 msg", "200"],
         &["coordinator", "Bob's bank", "01 action", "200 10 received"],
-        &["all money together: 250 at first, 250 now"],
+        &["7  A transfer to a bank that speaks gRPC"],
+        &["app", "coordinator", "Dtm/Submit"],
+        &["coordinator", "Alice's bank", "POST /withdraw", "01 action"],
+        &[
+            "coordinator",
+            "Carol's bank",
+            "Bank/Deposit",
+            "02 action",
+            "OK 15 received",
+        ],
+        &["app", "coordinator", "Dtm/Submit", "OK"],
+        &["carol", "50", "65"],
+        &["8  And one that this bank refuses"],
+        &[
+            "Carol's bank",
+            "02 action",
+            "ABORTED no account caroline here",
+        ],
+        &["Carol's bank", "02 compensate", "OK nothing to undo"],
+        &["Alice's bank", "01 compensate", "200 15 given back"],
+        &["app", "coordinator", "Dtm/Submit", "ABORTED"],
+        &["all money together: 300 at first, 300 now"],
         &["The books add up."],
     ];
     for parts in order {
@@ -216,10 +237,10 @@ fn the_lines_that_keep_prints_work_when_pasted() {
     assert_eq!(json(1)["dtm_result"], "FAILURE");
     assert_eq!(json(2)["transaction"]["status"], "succeed");
     let transactions = json(3)["transactions"].as_array().map(Vec::len);
-    assert_eq!(transactions, Some(8), "six of the demo and two pasted");
+    assert_eq!(transactions, Some(10), "eight of the demo and two pasted");
     let (_, metrics) = &answers[4];
     assert!(metrics.contains("amends_transactions"), "{metrics}");
-    assert_eq!(json(5)["alice"]["balance"], 35);
+    assert_eq!(json(5)["alice"]["balance"], 20);
     assert_eq!(json(6)["bob"]["balance"], 215);
     demo.expect(&["coordinator", "Alice's bank", "01 action", "200 5 taken"]);
     demo.expect(&[

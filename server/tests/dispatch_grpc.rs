@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn call(url: &str) -> GrpcCall {
     GrpcCall {
@@ -76,6 +77,7 @@ async fn statuses_are_read_wherever_they_stand_and_messages_are_dropped() {
     let p = Participant::start(move |s| match &s.path[..] {
         "/p.S/ok" => status("0", ""),
         "/p.S/failure" => status("10", "no%20money%21%zz"),
+        "/p.S/long" => status("10", &"x".repeat(100_000)),
         "/p.S/ongoing" => status("9", ""),
         "/p.S/headers" => answer(&[("grpc-status", "10"), ("grpc-message", "x")], &[], &[]),
         "/p.S/no-message" => answer(&[], &[], &[("grpc-status", "0")]),
@@ -108,6 +110,7 @@ async fn statuses_are_read_wherever_they_stand_and_messages_are_dropped() {
     for (method, want) in [
         ("ok", Outcome::Success),
         ("failure", failure("no money!%zz")),
+        ("long", failure(&"x".repeat(100_000))),
         ("ongoing", Outcome::Ongoing),
         ("headers", failure("x")),
         ("no-message", Outcome::Success),
@@ -171,6 +174,40 @@ async fn a_call_without_an_answer_is_unknown_and_ends_its_connection() {
         transport.call(call(&p.url("p.S/M"))).await.outcome,
         Outcome::Success
     );
+}
+
+/// A server that is restarted in good order says which calls it did not look at: they are made again, at once.
+#[tokio::test]
+async fn what_the_server_did_not_look_at_is_called_again_once() {
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // The last stream it looked at is 0, and nothing is wrong.
+    const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (leaving, want) in [(1, true), (2, false)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let served = tokio::spawn(async move {
+            for _ in 0..leaving {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let mut buffer = [0; 1_024];
+                stream.read(&mut buffer).await.expect("a preface");
+                stream.write_all(SETTINGS).await.expect("written");
+                stream.write_all(GO_AWAY).await.expect("written");
+                // Until the client has gone, too.
+                while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+            }
+            let (stream, _) = listener.accept().await.expect("a connection");
+            grpc_participant::serve(stream, Arc::new(|_| status("0", ""))).await;
+        });
+        let reply = reply(&format!("{address}/p.S/M")).await;
+        assert_eq!(
+            reply.outcome == Outcome::Success,
+            want,
+            "{:?}",
+            reply.outcome
+        );
+        served.abort();
+    }
 }
 
 #[tokio::test]

@@ -9,34 +9,33 @@ use amends::Outcome;
 use amends::wire::grpc::{Code, GrpcCall, GrpcTarget, classify_grpc};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
+use h2::Reason;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use percent_encoding::percent_decode;
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// A connection whose other end does not answer a ping within [`PING_TIMEOUT`] is given up; asked for while calls are on it.
-const PING_PAUSE: Duration = Duration::from_secs(10);
-/// See [`PING_PAUSE`].
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Unused longer than this, a connection is closed when another is opened.
 const IDLE_TIME: Duration = Duration::from_secs(300);
-/// The largest frame asked for: payloads up to a MiB in few frames.
-const WINDOW: u32 = 1 << 20;
+/// What headers of an answer may have together: the text of a failure stands among them.
+const HEADERS_MAX: u32 = 256 << 10;
 
 type Sender = SendRequest<Full<Bytes>>;
 
 /// The gRPC client. Cheap to clone; clones share connections.
 ///
 /// * A connection that broke, was closed by its server or let a call run into its timeout is not used again.
-/// * A call that never left, because the connection had been closed meanwhile, is made again on a fresh one. Every other broken call is
-///   an error: its effect is unknown.
+/// * A call that never left, because the connection had been closed meanwhile, or that the server says it did not look at (it is being
+///   restarted, say), is made again on a fresh one, once. Every other broken call is an error: its effect is unknown.
+/// * No pings are sent: servers in Go end a connection for them, and a call's timeout finds a dead one as well.
 /// * `grpcs` uses the system's root certificates, read at the first such call.
 #[derive(Clone)]
 pub struct GrpcTransport {
@@ -59,7 +58,8 @@ struct Channel {
 /// How far a call has come, for the text of a timeout.
 #[derive(Default)]
 struct Progress {
-    sender: Option<Arc<Channel>>,
+    /// On whose connection it was sent.
+    channel: Option<Arc<Channel>>,
 }
 
 impl GrpcTransport {
@@ -105,9 +105,9 @@ impl GrpcTransport {
                 },
                 Ok(Err(failed)) => failed.into(),
                 Err(_) => {
-                    let connecting = progress.sender.is_none();
+                    let connecting = progress.channel.is_none();
                     // It may be the connection: the next call gets another.
-                    if let Some(channel) = progress.sender {
+                    if let Some(channel) = progress.channel {
                         *channel.open() = None;
                     }
                     late(&shown, limit, connecting).into()
@@ -150,25 +150,25 @@ impl Shared {
         progress: &mut Progress,
     ) -> Result<Outcome, Failed> {
         let channel = self.channel(shown);
-        let mut request = request(call, target)?;
         let (mut sender, mut fresh) = match channel.sender() {
             Some(sender) => (sender, false),
             None => self.connect(&channel, target, shown).await?,
         };
+        let mut again = false;
         let answer = loop {
-            progress.sender = Some(channel.clone());
-            let mut error = match sender.try_send_request(request).await {
+            progress.channel = Some(channel.clone());
+            let mut error = match sender.try_send_request(request(call, target)?).await {
                 Ok(answer) => break answer,
                 Err(error) => error,
             };
-            match error.take_message() {
-                Some(unsent) if !fresh => {
-                    progress.sender = None;
-                    request = unsent;
-                    (sender, fresh) = self.connect(&channel, target, shown).await?;
-                }
-                _ => return Err(unanswered(shown, error.error(), target.tls, fresh)),
+            let unsent = error.take_message().is_some() && !fresh;
+            if again || !unsent && !is_unprocessed(error.error()) {
+                return Err(unanswered(shown, error.error(), target.tls, fresh));
             }
+            again = true;
+            progress.channel = None;
+            *channel.open() = None;
+            (sender, fresh) = self.connect(&channel, target, shown).await?;
         };
         read(answer, shown).await
     }
@@ -205,10 +205,7 @@ impl Shared {
         };
         let io = self.connector.connect(&place).await?;
         let (sender, connection) = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_PAUSE)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .initial_stream_window_size(WINDOW)
+            .max_header_list_size(HEADERS_MAX)
             .handshake(io)
             .await
             .map_err(|e| broken(shown, &e, false))?;
@@ -269,6 +266,19 @@ fn timeout_value(ms: amends::Millis) -> HeaderValue {
         format!("{}S", (ms / 1_000).min(DIGITS_END - 1))
     };
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("1H"))
+}
+
+/// Whether the server said that it did not look at the call: it refused the stream, or went away before it.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        if let Some(error) = source.downcast_ref::<h2::Error>() {
+            let left = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+            return error.is_remote() && (left || error.reason() == Some(Reason::REFUSED_STREAM));
+        }
+        cause = source.source();
+    }
+    false
 }
 
 /// The text of a call that got no answer. Who speaks something else than HTTP/2 breaks off at the first bytes of a connection.

@@ -104,6 +104,10 @@ impl GrpcClient {
         let (headers, data, trailers) = tokio::time::timeout(ANSWER_TIMEOUT, exchange)
             .await
             .unwrap_or_else(|_| panic!("{method}: no answer within {ANSWER_TIMEOUT:?}"));
+        assert_eq!(
+            headers.get("content-type").map(|v| v.as_bytes()),
+            Some(&b"application/grpc"[..])
+        );
         let place = if trailers.contains_key("grpc-status") {
             trailers
         } else {
@@ -140,7 +144,9 @@ impl GrpcClient {
             .header("content-type", "application/grpc+dtm_raw")
             .header("te", "trailers");
         if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
+            // Bytes, for a test that sends what is no text.
+            let value = http::HeaderValue::from_bytes(format!("Bearer {token}").as_bytes());
+            request = request.header("authorization", value.expect("no control characters"));
         }
         let request = request.body(Full::new(body)).expect("a request");
         let answer = sender.send_request(request).await.expect("an answer");

@@ -61,6 +61,67 @@ fn a_branch_call_carries_identity_and_headers() {
     assert_eq!((&c.message[..], c.timeout), (&b"\x08\x1e"[..], 3_000));
 }
 
+/// The calls that DTM's server was recorded making: ours have the same metadata and the same frame.
+#[test]
+fn branch_calls_are_as_recorded_from_dtm() {
+    let recorded = include_str!("../../../../tests/vectors/branch-calls-grpc.txt");
+    let (mut calls, mut one) = (0, BTreeMap::new());
+    for line in recorded.lines() {
+        if let Some(hex) = line.trim().strip_prefix("body=") {
+            check_recorded(&std::mem::take(&mut one), hex);
+            calls += 1;
+        } else if let Some((key, value)) = line.trim().split_once(": [\"") {
+            one.insert(key.to_lowercase(), value.trim_end_matches("\"]").to_owned());
+        }
+    }
+    assert_eq!(calls, 9);
+}
+
+fn check_recorded(recorded: &BTreeMap<String, String>, body: &str) {
+    let bytes: Vec<u8> = (0..body.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&body[i..i + 2], 16).expect("hex"))
+        .collect();
+    let (of_library, sent): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        recorded.clone().into_iter().partition(|(key, _)| {
+            matches!(
+                key.as_str(),
+                "te" | "content-type" | "user-agent" | "grpc-timeout"
+            )
+        });
+    assert_eq!(of_library["content-type"], "application/grpc");
+    let trans_type = TransType::parse(&sent["dtm-trans_type"]).expect("a mode");
+    let (purpose, payload) = if trans_type == TransType::Workflow {
+        let data = workflow::WorkflowData::decode(&bytes[5..]).expect("WorkflowData");
+        (Purpose::Callback, data.data)
+    } else {
+        (Purpose::Branch, Bytes::copy_from_slice(&bytes[5..]))
+    };
+    let (gid, op) = (Gid::stored(&sent["dtm-gid"]), Op::new(&sent["dtm-op"]));
+    let t = Target {
+        gid: &gid,
+        trans_type,
+        protocol: Protocol::Grpc,
+        branch_id: &sent["dtm-branch_id"],
+        op: &op,
+        url: "h:1/busi.Busi/M",
+        purpose,
+    };
+    let headers = sent
+        .iter()
+        .filter(|(key, _)| !key.starts_with("dtm-"))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    let call = GrpcCall::new(&t, &payload, &headers, 3_000);
+    let ours: BTreeMap<String, String> = call
+        .metadata
+        .iter()
+        .map(|(k, v)| (k.to_string(), v.to_string()))
+        .collect();
+    assert_eq!(ours, sent);
+    assert_eq!(&call.message[..], &bytes[5..]);
+}
+
 #[test]
 fn a_callback_wraps_its_data_as_recorded_from_dtm() {
     let url = "h:1/workflow.Workflow/Execute";

@@ -1,4 +1,4 @@
-//! A bank of the demo, without its HTTP: what a participant has to do.
+//! A bank of the demo, without its HTTP and gRPC: what a participant has to do.
 //!
 //! A coordinator that promises an end after any crash must repeat calls whose answer it did not see. So a participant meets calls that
 //! come twice, undos of what never arrived, and calls that arrive after their undo. One *barrier* row per (gid, branch_id, op), written
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// From this amount on a person looks at a deposit first.
 const REVIEW_FROM: u32 = 50;
 
-/// Which branch of which global transaction is called, and for what. It stands in the query of every call.
+/// Which branch of which global transaction is called, and for what. It stands in the query of every HTTP call and in the metadata of every gRPC call.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Branch<'a> {
     pub(super) gid: &'a str,
@@ -18,10 +18,12 @@ pub(super) struct Branch<'a> {
     pub(super) op: &'a str,
 }
 
-/// What is to be moved: the body of a call.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What is to be moved: the body of a call, JSON over HTTP and protobuf over gRPC.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize, prost::Message)]
 pub(super) struct Order {
+    #[prost(string, tag = "1")]
     pub(super) account: String,
+    #[prost(uint32, tag = "2")]
     pub(super) amount: u32,
 }
 

@@ -5,7 +5,7 @@ use super::timeline::{Style, Tone};
 use crate::cli::output;
 use std::collections::BTreeMap;
 
-/// All accounts of both banks.
+/// All accounts of all banks.
 pub(super) type Balances = BTreeMap<String, Account>;
 
 /// A transaction that has run: what it was to do, and what it did.
@@ -14,7 +14,9 @@ pub(super) struct Entry {
     /// The final status that was expected.
     pub(super) ends: &'static str,
     pub(super) status: String,
-    /// What should have gone from Alice to Bob.
+    /// Whose account it should have gone to.
+    pub(super) to: &'static str,
+    /// What should have gone there from Alice.
     pub(super) moves: i64,
     pub(super) before: Balances,
     pub(super) after: Balances,
@@ -66,16 +68,20 @@ impl Entry {
             let of = |balances: &Balances| balances.get(name).map_or(0, |a| a.balance);
             of(&self.after) - of(&self.before)
         };
-        let (alice, bob) = (moved("alice"), moved("bob"));
-        let holds = self.status == self.ends && alice == -self.moves && bob == self.moves;
+        let (alice, other) = (moved("alice"), moved(self.to));
+        let holds = self.status == self.ends && alice == -self.moves && other == self.moves;
         let Entry {
-            gid, status, ends, ..
+            gid,
+            status,
+            ends,
+            to,
+            moves,
+            ..
         } = self;
-        let mut text = format!("{gid}: {status}, alice {alice:+}, bob {bob:+}");
+        let mut text = format!("{gid}: {status}, alice {alice:+}, {to} {other:+}");
         if !holds {
-            let moves = self.moves;
             text.push_str(&format!(
-                "; expected {ends}, alice {:+}, bob {moves:+}",
+                "; expected {ends}, alice {:+}, {to} {moves:+}",
                 -moves
             ));
         }
@@ -123,6 +129,7 @@ mod tests {
             gid: "g",
             ends: "succeed",
             status: status.to_owned(),
+            to: "bob",
             moves: 30,
             before: balances((100, 0), (0, 0)),
             after,

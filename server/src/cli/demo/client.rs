@@ -1,15 +1,20 @@
-//! An ordinary HTTP client of the coordinator and of the banks.
+//! An ordinary client of the coordinator and of the banks.
 
 use super::bank::{Account, Order};
 use super::service::BankService;
 use super::timeline::{Entry, Timeline, Tone};
 use crate::cli::{Exit, Failure};
+use crate::dispatch::GrpcTransport;
+use amends::wire::grpc::GrpcCall;
+use amends::wire::grpc::dtmgimp::DtmRequest;
+use amends::{Millis, Outcome};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use prost::Message;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,15 +31,20 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Client {
     name: &'static str,
     base: String,
+    grpc_base: String,
+    grpc: GrpcTransport,
     pool: Pool<HttpConnector, Full<Bytes>>,
     timeline: Timeline,
 }
 
 impl Client {
-    pub(super) fn new(coordinator: SocketAddr, timeline: Timeline) -> Client {
+    /// A client of the coordinator with these addresses for HTTP and gRPC.
+    pub(super) fn new(http: SocketAddr, grpc: SocketAddr, timeline: Timeline) -> Client {
         Client {
             name: "app",
-            base: format!("http://{coordinator}/api/dtmsvr"),
+            base: format!("http://{http}/api/dtmsvr"),
+            grpc_base: format!("grpc://{grpc}/dtmgimp.Dtm"),
+            grpc: GrpcTransport::new(false),
             pool: Pool::builder(TokioExecutor::new()).build_http(),
             timeline,
         }
@@ -66,6 +76,29 @@ impl Client {
             tone_of(status),
         );
         Ok(status == StatusCode::OK)
+    }
+
+    /// Submits over gRPC, and waits for the end if the request says so.
+    pub(super) async fn submit(&self, request: &DtmRequest) -> Result<(), Failure> {
+        let call = "Dtm/Submit";
+        self.told(call, "... waits for the end", Tone::Plain);
+        let submit = GrpcCall {
+            url: format!("{}/Submit", self.grpc_base),
+            metadata: Vec::new(),
+            message: request.encode_to_vec().into(),
+            timeout: Millis::try_from(PATIENCE.as_millis()).unwrap_or(Millis::MAX),
+        };
+        let (answer, tone) = match self.grpc.call(submit).await.outcome {
+            Outcome::Success => ("OK", Tone::Good),
+            Outcome::Failure(_) => ("ABORTED", Tone::Bad),
+            Outcome::Ongoing => ("FAILED_PRECONDITION", Tone::Wait),
+            Outcome::Error(text) => {
+                let text = format!("the demo's call of {}: {text}", self.grpc_base);
+                return Err(Failure::new(Exit::Failed, text));
+            }
+        };
+        self.told(call, answer, tone);
+        Ok(())
     }
 
     /// Waits until a transaction has ended, and returns its status: the last one seen, if it takes too long.

@@ -1,10 +1,11 @@
-//! `amends demo`: a coordinator, two banks and six transfers between them, in one process and with real HTTP.
+//! `amends demo`: a coordinator, three banks and eight transfers between them, in one process and with real HTTP and gRPC.
 //!
 //! [`bank`] is the example of a participant, [`stories`] the example of an application.
 
 mod bank;
 mod books;
 mod client;
+mod grpc;
 mod service;
 mod stories;
 mod timeline;
@@ -16,7 +17,7 @@ use crate::coordinator::Coordinator;
 use crate::dispatch::BranchClient;
 use bank::Bank;
 use client::Client;
-use service::BankService;
+use service::{BankService, Speaks};
 use std::path::Path;
 use std::sync::Arc;
 use stories::Stage;
@@ -24,7 +25,7 @@ use timeline::{Style, Timeline, Watched};
 
 const HELP: &str = "\
 Examples:
-  amends demo           watch six transfers, about 5 s
+  amends demo           watch eight transfers, about 5 s
   amends demo --keep    the same, then try it yourself with curl until Ctrl-C
 
 Everything runs in this process on free ports of 127.0.0.1; its data is in a temporary folder that
@@ -32,11 +33,12 @@ is removed at the end. Colours only on a terminal, and not if NO_COLOR is set.
 The exit code is 0 only if every transfer ended as it had to and all money is still there.";
 
 const INTRODUCTION: &str = "\
-Two banks, an app, and a coordinator that sees every transfer through. All calls are real HTTP on
-127.0.0.1, with times in ms; the coordinator's own API is under /api/dtmsvr.
+Three banks, an app, and a coordinator that sees every transfer through. All calls are real, on
+127.0.0.1, with times in ms: HTTP (the coordinator's own API is under /api/dtmsvr), and gRPC with
+the bank that speaks it.
 ";
 
-/// Watch transfers between two banks: some complete, one makes amends
+/// Watch transfers between banks: some complete, some make amends
 #[derive(clap::Args)]
 #[command(after_long_help = format!("{HELP}\n\n{EXIT_CODES}"))]
 pub(super) struct Demo {
@@ -62,11 +64,15 @@ impl Demo {
 async fn demo(keep: bool, folder: &Path) -> Result<(), Failure> {
     let mut signals = Signals::new().map_err(failed)?;
     let timeline = Timeline::new(Style::of_stdout());
-    let open = |name, account, balance| {
-        BankService::start(name, Bank::new(account, balance), timeline.clone())
+    let open = async |name, speaks, account, balance| {
+        let bank = Bank::new(account, balance);
+        BankService::start(name, speaks, bank, timeline.clone())
+            .await
+            .map_err(failed)
     };
-    let alice = open("Alice's bank", "alice", 200).await.map_err(failed)?;
-    let bob = open("Bob's bank", "bob", 50).await.map_err(failed)?;
+    let alice = open("Alice's bank", Speaks::Http, "alice", 200).await?;
+    let bob = open("Bob's bank", Speaks::Http, "bob", 50).await?;
+    let carol = open("Carol's bank", Speaks::Grpc, "carol", 50).await?;
     let config = Config {
         http_port: 0,
         grpc_port: 0,
@@ -78,7 +84,7 @@ async fn demo(keep: bool, folder: &Path) -> Result<(), Failure> {
     let watched = Watched {
         inner: BranchClient::new(config.compat, config.limits.answer, false),
         timeline: timeline.clone(),
-        names: [&alice, &bob]
+        names: [&alice, &bob, &carol]
             .map(|bank| (bank.address(), bank.name()))
             .into(),
     };
@@ -86,9 +92,14 @@ async fn demo(keep: bool, folder: &Path) -> Result<(), Failure> {
     let coordinator = builder.transport(Arc::new(watched)).start().await;
     let coordinator = coordinator.map_err(failed)?;
     let mut stage = Stage {
-        client: Client::new(coordinator.http_addr(), timeline.clone()),
+        client: Client::new(
+            coordinator.http_addr(),
+            coordinator.grpc_addr(),
+            timeline.clone(),
+        ),
         alice,
         bob,
+        carol,
         timeline,
     };
     let ended = tokio::select! {
@@ -138,6 +149,7 @@ fn invitation(stage: &Stage, coordinator: &Coordinator) -> String {
     };
     let [good, refused] = [saga("my-1", "bob"), saga("my-2", "bobby")];
     let [alice, bob] = [&stage.alice, &stage.bob].map(|bank| bank.url("/accounts"));
+    let grpc = coordinator.grpc_addr();
     format!(
         "\nStill up until Ctrl-C. Lines to paste into another shell; what they do shows up below.
 
@@ -149,7 +161,9 @@ fn invitation(stage: &Stage, coordinator: &Coordinator) -> String {
 curl -s '{base}/dtmsvr/query?gid=my-1'; echo
 curl -s '{base}/dtmsvr/all?limit=10'; echo
 curl -s {base}/metrics
-curl -s {alice} {bob}; echo\n\n"
+curl -s {alice} {bob}; echo
+# the same over gRPC, if you have a client for it; the server tells its services by reflection
+grpcurl -plaintext -d '{{\"gid\":\"demo-7\"}}' {grpc} amends.v1.Operations/Query\n\n"
     )
 }
 

@@ -1,14 +1,15 @@
-//! A bank as an HTTP service that can go down and come back.
+//! A bank as a service that can go down and come back: over HTTP here, over gRPC in [`super::grpc`].
 
-use super::bank::{Answer, Bank, Branch, Order};
+use super::bank::{Account, Answer, Bank, Branch, Order};
+use super::grpc;
 use super::timeline::{Entry, Timeline, Tone};
-use crate::api::listen::{Http1, json, read_body, serve};
+use crate::api::listen::{Http1, Http2, json, read_body, serve};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::json;
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,17 +25,25 @@ const BACKLOG: u32 = 128;
 /// A bank on a port of its own.
 pub(super) struct BankService {
     address: SocketAddr,
+    speaks: Speaks,
     shared: Shared,
     running: Option<Running>,
     /// While it is down: bound, so that nobody else takes the port, but not listening, so that connections are refused.
     reserved: Option<TcpSocket>,
 }
 
+/// The protocol of a bank.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Speaks {
+    Http,
+    Grpc,
+}
+
 #[derive(Clone)]
-struct Shared {
-    name: &'static str,
+pub(super) struct Shared {
+    pub(super) name: &'static str,
     bank: Arc<Mutex<Bank>>,
-    timeline: Timeline,
+    pub(super) timeline: Timeline,
 }
 
 struct Running {
@@ -46,6 +55,7 @@ impl BankService {
     /// Starts it on a free port of the loopback address.
     pub(super) async fn start(
         name: &'static str,
+        speaks: Speaks,
         bank: Bank,
         timeline: Timeline,
     ) -> io::Result<BankService> {
@@ -58,7 +68,8 @@ impl BankService {
         };
         Ok(BankService {
             address: listener.local_addr()?,
-            running: Some(run(listener, shared.clone())),
+            running: Some(run(listener, speaks, shared.clone())),
+            speaks,
             shared,
             reserved: None,
         })
@@ -72,8 +83,17 @@ impl BankService {
         self.address
     }
 
+    /// The URL of a path, or of a method.
     pub(super) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        match self.speaks {
+            Speaks::Http => format!("http://{}{path}", self.address),
+            Speaks::Grpc => format!("grpc://{}{path}", self.address),
+        }
+    }
+
+    /// Its accounts, as it sees them itself.
+    pub(super) fn accounts(&self) -> BTreeMap<String, Account> {
+        self.shared.bank().accounts().clone()
     }
 
     /// Work that this bank does by itself, as the sender of a message.
@@ -108,29 +128,37 @@ impl BankService {
     /// Listens again, on the same port.
     pub(super) fn come_back(&mut self) -> io::Result<()> {
         if let Some(socket) = self.reserved.take() {
-            self.running = Some(run(socket.listen(BACKLOG)?, self.shared.clone()));
+            self.running = Some(run(
+                socket.listen(BACKLOG)?,
+                self.speaks,
+                self.shared.clone(),
+            ));
         }
         Ok(())
     }
 }
 
-fn run(listener: TcpListener, shared: Shared) -> Running {
+fn run(listener: TcpListener, speaks: Speaks, shared: Shared) -> Running {
     let (stop, stopped) = oneshot::channel();
     let until_stopped = async move {
         let _ = stopped.await;
     };
-    let handler = move |request| answer(shared.clone(), request);
-    let serving = tokio::spawn(serve(
-        listener,
-        until_stopped,
-        Duration::ZERO,
-        Http1(handler),
-    ));
+    let at_once = Duration::ZERO;
+    let serving = match speaks {
+        Speaks::Http => {
+            let service = Http1(move |request| answer(shared.clone(), request));
+            tokio::spawn(serve(listener, until_stopped, at_once, service))
+        }
+        Speaks::Grpc => {
+            let service = Http2(move |request| grpc::answer(shared.clone(), request));
+            tokio::spawn(serve(listener, until_stopped, at_once, service))
+        }
+    };
     Running { stop, serving }
 }
 
 impl Shared {
-    fn bank(&self) -> MutexGuard<'_, Bank> {
+    pub(super) fn bank(&self) -> MutexGuard<'_, Bank> {
         self.bank.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -159,9 +187,8 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Response<Full<Byt
     };
     let (status, note, tone) = parts(&answer);
     let agent = head.headers.get(header::USER_AGENT);
-    let by_coordinator = agent.is_some_and(|agent| agent.as_bytes().starts_with(b"amends/"));
     shared.timeline.add(&Entry {
-        from: if by_coordinator { "coordinator" } else { "app" },
+        from: coordinator_or_app(agent.map(|agent| agent.as_bytes())),
         to: shared.name,
         call: &format!("{} {}", head.method, head.uri.path()),
         branch: &format!("{} {}", branch.branch_id, branch.op),
@@ -169,6 +196,14 @@ async fn answer(shared: Shared, request: Request<Incoming>) -> Response<Full<Byt
         tone,
     });
     message(status, note)
+}
+
+/// Who calls, by the name of its client.
+pub(super) fn coordinator_or_app(agent: Option<&[u8]>) -> &'static str {
+    match agent {
+        Some(agent) if agent.starts_with(b"amends/") => "coordinator",
+        _ => "app",
+    }
 }
 
 /// The branch that a query names. Ids are compared as they are escaped, which is the same in every call.
@@ -182,19 +217,6 @@ pub(super) fn branch_of(query: &str) -> Branch<'_> {
         gid: value("gid"),
         branch_id: value("branch_id"),
         op: value("op"),
-    }
-}
-
-/// Whose call it is, from gRPC metadata.
-pub(super) fn branch_in<'a>(metadata: &'a [(Cow<'_, str>, Cow<'_, str>)]) -> Branch<'a> {
-    let value = |name: &str| {
-        let mut found = metadata.iter().filter(|(key, _)| key == name);
-        found.next().map_or("", |(_, value)| value)
-    };
-    Branch {
-        gid: value("dtm-gid"),
-        branch_id: value("dtm-branch_id"),
-        op: value("dtm-op"),
     }
 }
 

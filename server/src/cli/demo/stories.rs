@@ -1,4 +1,4 @@
-//! The six transfers, each as an application would make it.
+//! The eight transfers, each as an application would make it.
 
 use super::bank::{Answer, Branch, Order};
 use super::books::{Balances, Books, Entry};
@@ -6,6 +6,8 @@ use super::client::Client;
 use super::service::BankService;
 use super::timeline::Timeline;
 use crate::cli::{Exit, Failure, output};
+use amends::wire::grpc::dtmgimp::{DtmRequest, DtmTransOptions};
+use prost::Message;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ pub(super) struct Stage {
     pub(super) client: Client,
     pub(super) alice: BankService,
     pub(super) bob: BankService,
+    /// Speaks gRPC.
+    pub(super) carol: BankService,
     pub(super) timeline: Timeline,
 }
 
@@ -27,7 +31,9 @@ struct Story {
     about: &'static str,
     /// Final status.
     ends: &'static str,
-    /// What goes from Alice to Bob in the end.
+    /// Whose account it is to go to.
+    to: &'static str,
+    /// What goes there from Alice in the end.
     moves: i64,
 }
 
@@ -42,6 +48,7 @@ pub(super) async fn run(stage: &mut Stage) -> Result<Books, Failure> {
         title: "1  A transfer that succeeds",
         about: "A saga of two steps: 30 leave Alice's bank, 30 arrive at Bob's.",
         ends: "succeed",
+        to: "bob",
         moves: 30,
     };
     tell(stage, &mut books, story, succeeds).await?;
@@ -51,6 +58,7 @@ pub(super) async fn run(stage: &mut Stage) -> Result<Books, Failure> {
         about: "It goes to an account that is not there (409). Alice gets her 30 back; Bob's bank is asked\n\
                 to undo as well, and its barrier knows that there is nothing to undo.",
         ends: "failed",
+        to: "bob",
         moves: 0,
     };
     tell(stage, &mut books, story, is_refused).await?;
@@ -59,6 +67,7 @@ pub(super) async fn run(stage: &mut Stage) -> Result<Books, Failure> {
         title: "3  A transfer that takes its time",
         about: "Bob's bank looks at 60 first and answers \"not yet\" (425): it is asked again after 1 s.",
         ends: "succeed",
+        to: "bob",
         moves: 60,
     };
     tell(stage, &mut books, story, takes_time).await?;
@@ -67,6 +76,7 @@ pub(super) async fn run(stage: &mut Stage) -> Result<Books, Failure> {
         title: "4  A transfer to a bank that is down",
         about: "Bob's bank is called again after 2 s, then 4 s and so on, up to every 10 min, until it is back.",
         ends: "succeed",
+        to: "bob",
         moves: 20,
     };
     tell(stage, &mut books, story, finds_the_bank_down).await?;
@@ -75,6 +85,7 @@ pub(super) async fn run(stage: &mut Stage) -> Result<Books, Failure> {
         title: "5  TCC: try, then confirm or cancel",
         about: "The app asks both banks to reserve 40; since both agree, the coordinator confirms both.",
         ends: "succeed",
+        to: "bob",
         moves: 40,
     };
     tell(stage, &mut books, story, is_tried_first).await?;
@@ -84,9 +95,28 @@ pub(super) async fn run(stage: &mut Stage) -> Result<Books, Failure> {
         about: "Alice's bank announces a message and commits its own withdrawal of 10, but never gets to\n\
                 submit. After 1 s the coordinator asks whether it was sent, and delivers it.",
         ends: "succeed",
+        to: "bob",
         moves: 10,
     };
     tell(stage, &mut books, story, is_a_message).await?;
+    let story = Story {
+        gid: "demo-7",
+        title: "7  A transfer to a bank that speaks gRPC",
+        about: "The app submits over gRPC, too. Alice's bank is called over HTTP as before.",
+        ends: "succeed",
+        to: "carol",
+        moves: 15,
+    };
+    tell(stage, &mut books, story, speaks_grpc).await?;
+    let story = Story {
+        gid: "demo-8",
+        title: "8  And one that this bank refuses",
+        about: "Over gRPC, ABORTED is the definite no, and FAILED_PRECONDITION would be \"not yet\".",
+        ends: "failed",
+        to: "carol",
+        moves: 0,
+    };
+    tell(stage, &mut books, story, speaks_grpc_and_refuses).await?;
     Ok(books)
 }
 
@@ -111,6 +141,7 @@ async fn tell(
         gid: story.gid,
         ends: story.ends,
         status,
+        to: story.to,
         moves: story.moves,
         before,
         after: stage.balances().await?,
@@ -121,10 +152,11 @@ async fn tell(
 }
 
 impl Stage {
-    /// All accounts of both banks.
+    /// All accounts of all banks.
     pub(super) async fn balances(&self) -> Result<Balances, Failure> {
         let mut all = self.client.accounts(&self.alice).await?;
         all.extend(self.client.accounts(&self.bob).await?);
+        all.extend(self.carol.accounts());
         Ok(all)
     }
 
@@ -141,6 +173,32 @@ impl Stage {
             ],
             "payloads": [body(&order("alice", amount)), body(&order(to, amount))],
         })
+    }
+}
+
+impl Stage {
+    /// The gRPC message that submits a saga from Alice to this account at Carol's bank. Each payload is what its bank takes.
+    fn grpc_saga(&self, gid: &str, to: &str, amount: u32) -> DtmRequest {
+        let withdraw = self.alice.url("/withdraw");
+        let deposit = self.carol.url("/bank.Bank/Deposit");
+        let steps = json!([
+            {"action": withdraw, "compensate": withdraw},
+            {"action": deposit, "compensate": deposit},
+        ]);
+        DtmRequest {
+            gid: gid.to_owned(),
+            trans_type: "saga".to_owned(),
+            trans_options: Some(DtmTransOptions {
+                wait_result: true,
+                ..Default::default()
+            }),
+            steps: steps.to_string(),
+            bin_payloads: vec![
+                body(&order("alice", amount)).into(),
+                order(to, amount).encode_to_vec().into(),
+            ],
+            ..Default::default()
+        }
     }
 }
 
@@ -237,4 +295,14 @@ async fn is_a_message(stage: &mut Stage, gid: &str) -> Result<(), Failure> {
             .note("-- the sender crashes before it submits");
     }
     Ok(())
+}
+
+async fn speaks_grpc(stage: &mut Stage, gid: &str) -> Result<(), Failure> {
+    let saga = stage.grpc_saga(gid, "carol", 15);
+    stage.client.submit(&saga).await
+}
+
+async fn speaks_grpc_and_refuses(stage: &mut Stage, gid: &str) -> Result<(), Failure> {
+    let saga = stage.grpc_saga(gid, "caroline", 15);
+    stage.client.submit(&saga).await
 }

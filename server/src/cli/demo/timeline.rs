@@ -1,6 +1,7 @@
 //! What happens, a line each, printed while it happens.
 
-use super::service::{branch_in, branch_of};
+use super::grpc::branch_in;
+use super::service::branch_of;
 use crate::cli::output;
 use crate::dispatch::{BranchClient, Reply, Transport};
 use amends::wire::call::BranchCall;
@@ -162,8 +163,15 @@ impl Transport for Watched {
                 (host, format!("{method} {path}"), branch_of(query))
             }
             BranchCall::Grpc(call) => {
-                let (host, method) = call.url.split_once('/').unwrap_or((&call.url, ""));
-                (host, method.to_owned(), branch_in(&call.metadata))
+                let url = call.url.strip_prefix("grpc://").unwrap_or(&call.url);
+                let (host, method) = url.split_once('/').unwrap_or((url, ""));
+                let branch = branch_in(|key| {
+                    let mut pairs = call.metadata.iter();
+                    pairs
+                        .find(|(name, _)| name == key)
+                        .map(|(_, value)| &**value)
+                });
+                (host, method.to_owned(), branch)
             }
         };
         let is_host = |address: &SocketAddr| address.to_string() == host;

@@ -217,6 +217,16 @@ async fn s30_operators_need_the_token_where_there_is_one() {
     }
     let wrong = w.grpc.with_token("other");
     assert_eq!(code(wrong.dtm("Subscribe", &topic).await), UNAUTHENTICATED);
+    // Metadata that is no ASCII is no token, and harms nothing else.
+    let strange = w.grpc.with_token("sécret\u{ff}");
+    assert_eq!(
+        code(strange.dtm("Subscribe", &topic).await),
+        UNAUTHENTICATED
+    );
+    strange
+        .call::<_, amends::wire::grpc::dtmgimp::DtmGidReply>("dtmgimp.Dtm/NewGid", &())
+        .await
+        .expect("a gid");
     let operator = w.grpc.with_token("secret");
     assert_eq!(code(operator.dtm("Subscribe", &topic).await), 0);
     assert_eq!(

@@ -106,6 +106,27 @@ async fn s06_the_error_of_a_call_is_shown() {
 }
 
 #[tokio::test]
+async fn s07_only_what_is_not_compensated_yet_is_called_again() {
+    let w = world().await;
+    w.branches.script("/c", [Reply::failure("no")]);
+    w.branches.script(
+        "/b-undo",
+        [Reply::error(), Reply::failure("never"), Reply::ok()],
+    );
+    let body = w.saga("s", &["a", "b", "c"], json!({"retry_interval": 1}));
+    w.grpc.dtm_json("Submit", &body).await.expect("accepted");
+    w.kick_until("s", "/b-undo", 3).await;
+    let view = w.dtm.wait_status("s", "failed").await;
+    assert_eq!(view.rows(), "sssssf");
+    assert_eq!(
+        w.branches.trace(),
+        [
+            "/a", "/b", "/c", "/c-undo", "/b-undo", "/b-undo", "/b-undo", "/a-undo"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn s08_concurrent_with_orders() {
     let w = world().await;
     let orders = r#"{"concurrent":true,"orders":{"1":[0],"2":[0],"3":[1,2]}}"#;

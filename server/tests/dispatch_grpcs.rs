@@ -1,0 +1,125 @@
+//! grpcs branch calls. The certificates a process trusts come from its environment, so the calls are made in a child process: this test
+//! program, asked for its ignored test.
+
+mod grpc_participant;
+
+use amends::Outcome;
+use amends::wire::grpc::GrpcCall;
+use amends_server::dispatch::GrpcTransport;
+use grpc_participant::{Seen, serve, status};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// A certificate for 127.0.0.1, made by the command openssl.
+fn certificate(dir: &Path) {
+    let made = Command::new("openssl")
+        .current_dir(dir)
+        .args("req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=test".split(' '))
+        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .output()
+        .expect("this test needs the command openssl");
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+}
+
+/// A gRPC server within TLS that offers these protocols.
+async fn server(dir: &Path, alpn: &[&[u8]]) -> String {
+    let certificate = CertificateDer::from_pem_file(dir.join("cert.pem")).expect("a certificate");
+    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).expect("a key");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they belong together");
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // One that does not trust us ends here.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let behaviour = |seen: Seen| status("10", &seen.path[1..]);
+                    serve(stream, Arc::new(behaviour)).await;
+                }
+            });
+        }
+    });
+    address.to_string()
+}
+
+async fn outcome(url: String, certificates: Option<&Path>) -> String {
+    let mut child = tokio::process::Command::new(std::env::current_exe().expect("this program"));
+    child
+        .args(["--exact", "one_call", "--ignored", "--nocapture"])
+        .env("AMENDS_TEST_URL", url)
+        .kill_on_drop(true);
+    if let Some(file) = certificates {
+        child.env("SSL_CERT_FILE", file);
+    }
+    let output = child.output().await.expect("child");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .find_map(|l| l.split_once("outcome: "))
+        .map(|(_, o)| o.to_owned())
+        .unwrap_or(text)
+}
+
+#[tokio::test]
+#[ignore = "the child of the other test"]
+async fn one_call() {
+    let url = std::env::var("AMENDS_TEST_URL").expect("called by the other test");
+    let call = GrpcCall {
+        url,
+        metadata: Vec::new(),
+        message: Default::default(),
+        timeout: 5_000,
+    };
+    match GrpcTransport::new(false).call(call).await.outcome {
+        Outcome::Failure(text) => println!("outcome: failure {text}"),
+        Outcome::Error(text) => println!("outcome: error {text}"),
+        other => println!("outcome: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_systems_certificates_decide_who_is_trusted() {
+    let dir = tempfile::tempdir().expect("a folder");
+    certificate(dir.path());
+    let trusted = dir.path().join("cert.pem");
+    // Some servers speak HTTP/2 without saying so in ALPN.
+    for alpn in [&[b"h2".as_slice()][..], &[]] {
+        let address = server(dir.path(), alpn).await;
+        let url = format!("grpcs://{address}/p.S/M");
+        assert_eq!(
+            outcome(url.clone(), Some(&trusted)).await,
+            "failure p.S/M",
+            "{alpn:?}"
+        );
+        let text = outcome(url, None).await;
+        assert!(
+            text.starts_with(&format!("error no TLS with grpcs://{address}: ")),
+            "{text}"
+        );
+        let text = outcome(format!("grpc://{address}/p.S/M"), Some(&trusted)).await;
+        assert!(
+            text.starts_with("error ") && text.ends_with("(does it speak gRPC, without TLS?)"),
+            "{text}"
+        );
+    }
+}
