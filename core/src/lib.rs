@@ -10,6 +10,7 @@ pub mod gid;
 pub mod limits;
 pub mod options;
 pub mod outcome;
+pub mod participant;
 pub mod time;
 pub mod wire;
 

@@ -1,5 +1,6 @@
 //! The command line: one file per command. [`run`] is all of it, so that other languages' packages carry it too.
 
+mod barrier;
 mod check;
 mod client;
 mod completions;
@@ -56,8 +57,8 @@ completes everywhere or makes amends, whatever crashes in between. It speaks DTM
 
 const EXAMPLES: &str = "\
 Examples:
-  amends demo                          watch transfers between two banks, on temporary data
-  amends serve                         start a server on 127.0.0.1:36789, data in ./amends-data
+  amends demo                          watch transfers between banks, on temporary data
+  amends serve                         start a server on 127.0.0.1 (HTTP 36789, gRPC 36790), data in ./amends-data
   amends serve -c amends.toml          the same with a configuration file
   amends -c conf.yml                   the same with DTM's file, as dtm takes it
   amends config                        every setting, its value and where it came from
@@ -102,7 +103,7 @@ struct DtmForm {
 enum Command {
     /// Start a server
     Serve(serve::Serve),
-    /// Watch transfers between two banks: some complete, one makes amends
+    /// Watch transfers between banks: some complete, some make amends
     Demo(demo::Demo),
     /// Show every setting, its value and where it came from
     Config(config::ShowConfig),
@@ -112,6 +113,8 @@ enum Command {
     Topic(topic::Topic),
     /// Verify a data folder that no server holds
     Check(check::Check),
+    /// Print what creates the barrier's table in a participant's database
+    Barrier(barrier::Barrier),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -145,6 +148,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Tx(args)) => args.run(),
         Some(Command::Topic(args)) => args.run(),
         Some(Command::Check(args)) => args.run(),
+        Some(Command::Barrier(args)) => args.run(),
         Some(Command::Completions(args)) => args.run(Cli::command()),
         None => cli.dtm.run(),
     }

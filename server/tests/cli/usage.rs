@@ -37,6 +37,7 @@ fn help_teaches() {
         (&["tx", "--help"], "amends tx stop"),
         (&["tx", "stop", "--help"], "nothing is compensated"),
         (&["topic", "--help"], "topic://"),
+        (&["barrier", "ddl", "--help"], "--dialect postgres | psql"),
         (
             &["completions", "--help"],
             "source <(amends completions bash)",
@@ -206,4 +207,35 @@ fn a_log_filter_that_cannot_be_read_is_2() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn the_barriers_table_is_printed() {
+    let output = run(&["barrier", "ddl", "--dialect", "mysql"]);
+    assert_eq!(code(&output), 0);
+    let text = stdout(&output);
+    assert!(
+        text.starts_with("create database if not exists dtm_barrier;\ncreate table if not exists dtm_barrier.barrier("),
+        "{text}"
+    );
+    assert!(text.contains("collate=utf8mb4_bin;"), "{text}");
+    let args = [
+        "barrier",
+        "ddl",
+        "--dialect",
+        "postgresql",
+        "--table",
+        "t",
+        "--json",
+    ];
+    let output = run(&args);
+    let list: Vec<String> = serde_json::from_str(&stdout(&output)).expect("a list");
+    assert!(list.len() == 1 && list[0].starts_with("create table if not exists t("));
+    for wrong in [
+        &["barrier", "ddl"][..],
+        &["barrier", "ddl", "--dialect", "access"],
+        &["barrier", "ddl", "--dialect", "sqlite", "--table", "a b"],
+    ] {
+        assert_eq!(code(&run(wrong)), 2, "{wrong:?}");
+    }
 }
