@@ -31,6 +31,83 @@ pub enum ErrorKind {
     Unauthorized = 11,
     /// A fault of Amends itself.
     Internal = 12,
+    /// A message's local transaction ran under a gid that was used before: it was rolled back.
+    Duplicated = 13,
+    /// PostgreSQL had aborted the transaction before it was to be committed: nothing of it was kept.
+    Aborted = 14,
+    /// A conflict with another transaction; nothing was kept, the same again may succeed.
+    Conflict = 15,
+    /// The database refused a statement; nothing was kept.
+    Database = 16,
+    /// Whether it was done is not known: the connection was lost while it was being committed.
+    OutcomeUnknown = 17,
+}
+
+/// What a participant answers for an error, so that a coordinator takes it as it is meant (rules.md 8.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BranchAnswer {
+    /// HTTP status.
+    pub http: u16,
+    /// gRPC code.
+    pub grpc: i32,
+    /// JSON-RPC error code.
+    pub jsonrpc: i64,
+}
+
+impl ErrorKind {
+    /// Every kind.
+    pub const ALL: &'static [ErrorKind] = &[
+        ErrorKind::Invalid,
+        ErrorKind::UnknownGid,
+        ErrorKind::WrongState,
+        ErrorKind::Refused,
+        ErrorKind::TooLarge,
+        ErrorKind::Failure,
+        ErrorKind::Ongoing,
+        ErrorKind::TopicNotFound,
+        ErrorKind::UrlExists,
+        ErrorKind::Unavailable,
+        ErrorKind::Unauthorized,
+        ErrorKind::Internal,
+        ErrorKind::Duplicated,
+        ErrorKind::Aborted,
+        ErrorKind::Conflict,
+        ErrorKind::Database,
+        ErrorKind::OutcomeUnknown,
+    ];
+
+    /// The number; frozen.
+    pub fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// Whether the same again may succeed without a change.
+    pub fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            ErrorKind::Ongoing
+                | ErrorKind::Unavailable
+                | ErrorKind::Internal
+                | ErrorKind::Aborted
+                | ErrorKind::Conflict
+                | ErrorKind::Database
+                | ErrorKind::OutcomeUnknown
+        )
+    }
+
+    /// What a participant answers for it. Only a definite no is 409: an unknown error must never become one.
+    pub fn branch_answer(self) -> BranchAnswer {
+        let (http, grpc, jsonrpc) = match self {
+            ErrorKind::Failure => (409, 10, -32901),
+            ErrorKind::Ongoing | ErrorKind::Conflict => (425, 9, -32902),
+            _ => (500, 13, -32603),
+        };
+        BranchAnswer {
+            http,
+            grpc,
+            jsonrpc,
+        }
+    }
 }
 
 /// An error with its kind, a text for people, and the stored status where that was the reason.
@@ -96,10 +173,7 @@ impl Error {
 
     /// Whether the same request may succeed later without a change.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self.kind,
-            ErrorKind::Ongoing | ErrorKind::Unavailable | ErrorKind::Internal
-        )
+        self.kind.is_retryable()
     }
 }
 
@@ -110,3 +184,43 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frozen table (rules.md 8.5): number, whether the same again may succeed, what a participant answers.
+    #[test]
+    fn the_table_is_frozen() {
+        let table: Vec<(u32, bool, u16, i32, i64)> = ErrorKind::ALL
+            .iter()
+            .map(|k| {
+                let a = k.branch_answer();
+                (k.code(), k.is_retryable(), a.http, a.grpc, a.jsonrpc)
+            })
+            .collect();
+        let other = |code, retryable| (code, retryable, 500, 13, -32603);
+        assert_eq!(
+            table,
+            [
+                other(1, false),
+                other(2, false),
+                other(3, false),
+                other(4, false),
+                other(5, false),
+                (6, false, 409, 10, -32901),
+                (7, true, 425, 9, -32902),
+                other(8, false),
+                other(9, false),
+                other(10, true),
+                other(11, false),
+                other(12, true),
+                other(13, false),
+                other(14, true),
+                (15, true, 425, 9, -32902),
+                other(16, true),
+                other(17, true),
+            ]
+        );
+    }
+}

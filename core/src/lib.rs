@@ -8,6 +8,7 @@ pub mod coordinator;
 pub mod error;
 pub mod gid;
 pub mod limits;
+pub mod machine;
 pub mod options;
 pub mod outcome;
 pub mod participant;

@@ -6,8 +6,10 @@ pub mod db_error;
 pub mod ddl;
 pub mod dialect;
 pub mod identity;
+pub mod run;
 
 pub use barrier::{BarrierResult, Plan, Verdict};
 pub use db_error::{DbError, classify_db_error};
 pub use dialect::{Dialect, ParamStyle, Table};
 pub use identity::Identity;
+pub use run::{BarrierRun, Mode, Place};

@@ -286,7 +286,13 @@ pub fn status_of(error: &Error) -> u16 {
         }
         ErrorKind::TooLarge => 413,
         ErrorKind::Ongoing => 425,
-        ErrorKind::Internal => 500,
+        // The last ones are a client's; no coordinator answers them.
+        ErrorKind::Internal
+        | ErrorKind::Duplicated
+        | ErrorKind::Aborted
+        | ErrorKind::Conflict
+        | ErrorKind::Database
+        | ErrorKind::OutcomeUnknown => 500,
         ErrorKind::Unavailable => 503,
     }
 }

@@ -112,7 +112,12 @@ pub fn code(kind: ErrorKind) -> i64 {
         | ErrorKind::TopicNotFound
         | ErrorKind::UrlExists
         | ErrorKind::Unauthorized
-        | ErrorKind::Internal => -32603,
+        | ErrorKind::Internal
+        | ErrorKind::Duplicated
+        | ErrorKind::Aborted
+        | ErrorKind::Conflict
+        | ErrorKind::Database
+        | ErrorKind::OutcomeUnknown => -32603,
     }
 }
 

@@ -81,6 +81,11 @@ pub fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::UrlExists => Code::ALREADY_EXISTS,
         ErrorKind::Unavailable => Code::UNAVAILABLE,
         ErrorKind::Unauthorized => Code::UNAUTHENTICATED,
-        ErrorKind::Internal => Code::INTERNAL,
+        ErrorKind::Internal
+        | ErrorKind::Duplicated
+        | ErrorKind::Aborted
+        | ErrorKind::Conflict
+        | ErrorKind::Database
+        | ErrorKind::OutcomeUnknown => Code::INTERNAL,
     }
 }
