@@ -99,10 +99,7 @@ impl Connection {
     /// Connects to `host:port`.
     pub(crate) async fn open(authority: &str) -> Result<Connection, BenchError> {
         let what = || format!("connecting to http://{authority}");
-        let stream = TcpStream::connect(authority)
-            .await
-            .map_err(BenchError::io(what()))?;
-        stream.set_nodelay(true).map_err(BenchError::io(what()))?;
+        let stream = connect(authority).await.map_err(BenchError::io(what()))?;
         // As the coordinator does it, or the null coordinator would be no floor.
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .writev(false)
@@ -140,11 +137,26 @@ impl Connection {
     }
 }
 
+/// A connection to `host:port` on which small writes do not wait for each other.
+pub(crate) async fn connect(authority: &str) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// A listener on loopback; port 0 takes a free one.
 pub(crate) async fn listen(port: u16) -> Result<TcpListener, BenchError> {
     TcpListener::bind(("127.0.0.1", port))
         .await
         .map_err(BenchError::io(format!("listening on 127.0.0.1:{port}")))
+}
+
+/// The next connection on `listener`.
+pub(crate) async fn accept(listener: &TcpListener) -> Result<TcpStream, BenchError> {
+    let what = || "accepting a connection";
+    let (stream, _) = listener.accept().await.map_err(BenchError::io(what()))?;
+    stream.set_nodelay(true).map_err(BenchError::io(what()))?;
+    Ok(stream)
 }
 
 /// Serves `handler` on `listener` until the task is dropped.
@@ -154,13 +166,7 @@ where
     F: Future<Output = Response<Full<Bytes>>> + Send,
 {
     loop {
-        let (stream, _) = listener
-            .accept()
-            .await
-            .map_err(BenchError::io("accepting a connection"))?;
-        stream
-            .set_nodelay(true)
-            .map_err(BenchError::io("accepting a connection"))?;
+        let stream = accept(&listener).await?;
         let handler = handler.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| {

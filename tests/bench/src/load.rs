@@ -8,7 +8,7 @@ use crate::metrics::{FINISHED, SYNCS, Scrape};
 use crate::pace::{self, Schedule};
 use crate::process::cpu_time;
 use crate::stats::Latencies;
-use crate::submit::{Gids, Template};
+use crate::submit::{Branches, Gids, Template};
 use hyper::{StatusCode, Uri};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,6 +43,8 @@ pub(crate) enum Shape {
 pub(crate) struct Plan {
     /// How sagas are sent.
     pub(crate) shape: Shape,
+    /// What their branches speak.
+    pub(crate) branches: Branches,
     /// Time before the measurement in which sagas are sent already.
     pub(crate) warmup: Duration,
     /// Length of the measurement.
@@ -211,7 +213,8 @@ pub(crate) async fn run(
     plan: Plan,
     pid: Option<u32>,
 ) -> Result<Measured, BenchError> {
-    let shared = Shared::new(target, Template::saga(participants, plan.wait_result));
+    let template = Template::saga(participants, plan.branches, plan.wait_result);
+    let shared = Shared::new(target, template);
     let begun = Snapshot::take(&shared, pid).await?;
     let end = begun.at + plan.warmup + plan.measured;
     let mut senders = JoinSet::new();

@@ -7,6 +7,7 @@ mod coordinator;
 mod disk;
 mod error;
 mod finished;
+mod grpc;
 mod http;
 mod load;
 mod metrics;
@@ -44,6 +45,7 @@ use tokio::signal::unix::{SignalKind, signal};
         amends-bench run --rounds 7 --strict       the same with more rounds, for scripts\n  \
         amends-bench load --target http://127.0.0.1:36789 --in-flight 64\n  \
         amends-bench load --target http://127.0.0.1:36789 --rate 500\n  \
+        amends-bench load --target http://127.0.0.1:36789 --grpc       branches over gRPC\n  \
         amends-bench sync --data-in .              what one fdatasync costs"
 )]
 struct Cli {
@@ -68,7 +70,7 @@ struct Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Amends, the null coordinator and the disk in one run (the default)
+    /// Amends, the null coordinator and the disk in one run, with HTTP and with gRPC branches (the default)
     Run(compare::RunArgs),
     /// Loads a coordinator at an address
     Load(single::LoadArgs),
@@ -82,7 +84,7 @@ enum Command {
     Stuck(stuck::StuckArgs),
     /// Serves the null coordinator
     Null(ServerArgs),
-    /// Serves participants that say yes to everything
+    /// Serves participants that say yes to everything, over HTTP and over gRPC on one port
     Participants(ServerArgs),
     /// Becomes another program that ends when its parent does
     #[command(hide = true)]

@@ -2,10 +2,12 @@
 //! answers; it stores nothing, retries nothing and decides nothing.
 
 use crate::error::BenchError;
+use crate::grpc::Channel;
 use crate::http::{Connection, SUCCESS, Target, json, serve};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -13,6 +15,11 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
+
+const GID: HeaderName = HeaderName::from_static("dtm-gid");
+const TRANS_TYPE: HeaderName = HeaderName::from_static("dtm-trans_type");
+const BRANCH_ID: HeaderName = HeaderName::from_static("dtm-branch_id");
+const OP: HeaderName = HeaderName::from_static("dtm-op");
 
 /// What a coordinator must read of a submit.
 #[derive(Deserialize)]
@@ -32,31 +39,84 @@ struct Step<'a> {
     action: Cow<'a, str>,
 }
 
-/// Idle connections by `host:port`, the last used first.
+/// Connections by `host:port`.
 #[derive(Default)]
 struct Pool {
     hosts: Mutex<HashMap<String, Host>>,
+    /// One for each host, as the coordinator does it. Locked while one is opened.
+    channels: tokio::sync::Mutex<HashMap<String, Channel>>,
 }
 
+/// HTTP connections that are idle, the last used one on top.
 struct Host {
     target: Target,
     idle: Vec<Connection>,
 }
 
-impl Pool {
-    async fn post(&self, url: &str, query: &str, body: String) -> Result<StatusCode, BenchError> {
-        let bad = || BenchError::Setup(format!("`{url}` cannot be called"));
-        let rest = url.strip_prefix("http://").ok_or_else(bad)?;
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let separator = match path {
-            "" => "/?",
-            path if path.contains('?') => "&",
-            _ => "?",
-        };
-        let uri: Uri = format!("{path}{separator}{query}")
-            .parse()
-            .map_err(|_| bad())?;
+/// What a call tells a participant beside its payload.
+struct Branch<'a> {
+    gid: &'a str,
+    trans_type: &'a str,
+    id: String,
+}
 
+impl Pool {
+    async fn call(&self, url: &str, branch: &Branch<'_>, body: String) -> Result<(), BenchError> {
+        let bad = || BenchError::Setup(format!("`{url}` cannot be called"));
+        let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let refusal = match scheme {
+            "http" => {
+                let separator = match path {
+                    "" => "/?",
+                    path if path.contains('?') => "&",
+                    _ => "?",
+                };
+                let (gid, trans_type) = (encode(branch.gid), encode(branch.trans_type));
+                let id = &branch.id;
+                let query = format!("branch_id={id}&gid={gid}&op=action&trans_type={trans_type}");
+                let uri = format!("{path}{separator}{query}");
+                let status = self.post(authority, uri.parse().map_err(|_| bad())?, body);
+                let status = status.await?;
+                (status != StatusCode::OK).then(|| status.to_string())
+            }
+            "grpc" => {
+                let value = |text: &str| HeaderValue::from_str(text).map_err(|_| bad());
+                let metadata = [
+                    (GID, value(branch.gid)?),
+                    (TRANS_TYPE, value(branch.trans_type)?),
+                    (BRANCH_ID, value(&branch.id)?),
+                    (OP, HeaderValue::from_static("action")),
+                ];
+                let uri = format!("http://{rest}").parse().map_err(|_| bad())?;
+                let mut channel = self.channel(authority).await?;
+                let status = channel.call(uri, metadata, body.as_bytes()).await?;
+                (status != Some(0)).then(|| format!("gRPC status {status:?}"))
+            }
+            _ => return Err(bad()),
+        };
+        match refusal {
+            None => Ok(()),
+            Some(status) => Err(BenchError::Refused(format!("{url} answered {status}"))),
+        }
+    }
+
+    async fn channel(&self, authority: &str) -> Result<Channel, BenchError> {
+        let mut channels = self.channels.lock().await;
+        if let Some(channel) = channels.get(authority).filter(|open| !open.is_closed()) {
+            return Ok(channel.clone());
+        }
+        let channel = Channel::open(authority).await?;
+        channels.insert(authority.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    async fn post(
+        &self,
+        authority: &str,
+        uri: Uri,
+        body: String,
+    ) -> Result<StatusCode, BenchError> {
         let (target, idle) = self.take(authority)?;
         let mut connection = match idle {
             Some(connection) => connection,
@@ -126,17 +186,15 @@ async fn handle(pool: &Pool, request: Request<Incoming>) -> Result<(), String> {
     if submit.payloads.len() != submit.steps.len() {
         return Err("steps and payloads differ in number".to_owned());
     }
-    let gid = encode(&submit.gid);
-    let trans_type = encode(&submit.trans_type);
     for (number, (step, payload)) in (1..).zip(submit.steps.iter().zip(submit.payloads)) {
-        let query = format!("branch_id={number:02}&gid={gid}&op=action&trans_type={trans_type}");
-        let status = pool
-            .post(&step.action, &query, payload)
+        let branch = Branch {
+            gid: &submit.gid,
+            trans_type: &submit.trans_type,
+            id: format!("{number:02}"),
+        };
+        pool.call(&step.action, &branch, payload)
             .await
             .map_err(|error| error.to_string())?;
-        if status != StatusCode::OK {
-            return Err(format!("{} answered {status}", step.action));
-        }
     }
     Ok(())
 }
@@ -162,7 +220,13 @@ fn encode(value: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::listen;
+    use crate::grpc;
+    use crate::http::{accept, listen};
+    use crate::submit::{Branches, Template};
+    use hyper::Version;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use std::time::Duration;
     use tokio::sync::mpsc;
 
@@ -186,7 +250,7 @@ mod tests {
         tokio::spawn(run(null));
 
         let target = Target::parse(&target).unwrap();
-        let template = crate::submit::Template::saga(&format!("127.0.0.1:{busi_port}"), true);
+        let template = Template::saga(&format!("127.0.0.1:{busi_port}"), Branches::Http, true);
         let mut connection = Connection::open(target.authority()).await.unwrap();
         let submit = target.post(Uri::from_static("/api/dtmsvr/submit"), template.body("g 1"));
         let (status, body) = connection.send(submit).await.unwrap();
@@ -203,6 +267,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_saga_with_grpc_branches_is_two_calls_on_one_connection() {
+        let (sender, mut calls) = mpsc::unbounded_channel();
+        let busi = listen(0).await.unwrap();
+        let host = busi.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let stream = TokioIo::new(accept(&busi).await.unwrap());
+                let sender = sender.clone();
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let sender = sender.clone();
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await?.to_bytes();
+                        sender.send((connection, head, body)).unwrap();
+                        Ok::<_, hyper::Error>(grpc::ok())
+                    }
+                });
+                let builder = http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(builder.serve_connection(stream, service));
+            }
+        });
+        let null = listen(0).await.unwrap();
+        let target = Target::parse(&format!("http://{}", null.local_addr().unwrap())).unwrap();
+        tokio::spawn(run(null));
+        let template = Template::saga(&host, Branches::Grpc, true);
+        let mut connection = Connection::open(target.authority()).await.unwrap();
+        let submit = target.post(Uri::from_static("/api/dtmsvr/submit"), template.body("g1"));
+        let (status, body) = connection.send(submit).await.unwrap();
+        assert_eq!((status, &body[..]), (StatusCode::OK, SUCCESS));
+
+        for (branch, path) in [("01", "/bench.Bench/Out"), ("02", "/bench.Bench/In")] {
+            let call = tokio::time::timeout(Duration::from_secs(5), calls.recv());
+            let (connection, head, body) = call.await.unwrap().unwrap();
+            assert_eq!((connection, head.method), (0, Method::POST));
+            assert_eq!((head.version, head.uri.path()), (Version::HTTP_2, path));
+            for (name, value) in [
+                ("content-type", "application/grpc"),
+                ("te", "trailers"),
+                ("dtm-gid", "g1"),
+                ("dtm-trans_type", "saga"),
+                ("dtm-branch_id", branch),
+                ("dtm-op", "action"),
+            ] {
+                assert_eq!(head.headers[name], value, "{name}");
+            }
+            assert_eq!(body, b"\0\0\0\0\x0d{\"amount\":30}"[..]);
+        }
+    }
+
+    #[tokio::test]
     async fn a_dead_participant_is_an_error_of_the_saga() {
         let closed = listen(0).await.unwrap();
         let port = closed.local_addr().unwrap().port();
@@ -210,7 +324,7 @@ mod tests {
         let null = listen(0).await.unwrap();
         let target = Target::parse(&format!("http://{}", null.local_addr().unwrap())).unwrap();
         tokio::spawn(run(null));
-        let template = crate::submit::Template::saga(&format!("127.0.0.1:{port}"), true);
+        let template = Template::saga(&format!("127.0.0.1:{port}"), Branches::Http, true);
         let mut connection = Connection::open(target.authority()).await.unwrap();
         let submit = target.post(Uri::from_static("/api/dtmsvr/submit"), template.body("g"));
         let (status, body) = connection.send(submit).await.unwrap();

@@ -6,6 +6,7 @@ use crate::http::Target;
 use crate::load::{self, CountedBy, Plan, Shape};
 use crate::process::Child;
 use crate::report::{Report, number};
+use crate::submit::Branches;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub(crate) struct LoadArgs {
     /// host:port of the participants [default: starts its own]
     #[arg(long, value_name = "HOST:PORT")]
     participants: Option<String>,
+    /// Calls the branches over gRPC
+    #[arg(long)]
+    grpc: bool,
     /// Closed loop: sagas in flight
     #[arg(long, default_value_t = 64, value_parser = crate::count)]
     in_flight: usize,
@@ -87,6 +91,11 @@ pub(crate) async fn load(args: &LoadArgs) -> Result<Report, BenchError> {
     };
     let plan = Plan {
         shape,
+        branches: if args.grpc {
+            Branches::Grpc
+        } else {
+            Branches::Http
+        },
         warmup: Duration::from_secs_f64(args.warmup),
         measured: Duration::from_secs_f64(args.seconds),
         wait_result: !args.no_wait_result,
@@ -100,8 +109,9 @@ pub(crate) async fn load(args: &LoadArgs) -> Result<Report, BenchError> {
     };
     let mut report = Report::new(&["value"]);
     report.note(format!(
-        "{shape_text}, {} s, ended sagas counted {counted}",
-        args.seconds
+        "{shape_text}, {} s, branches over {}, ended sagas counted {counted}",
+        args.seconds,
+        plan.branches.name()
     ));
     if let Some(error) = &found.first_error {
         report.note(format!("ERRORS: {}, first: {error}", found.errors));

@@ -1,8 +1,28 @@
 //! Request bodies as DTM's Go client writes them, and gids that no other run uses.
 
+use crate::grpc::SERVICE;
 use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the branches of a saga speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Branches {
+    /// HTTP/1.1.
+    Http,
+    /// gRPC.
+    Grpc,
+}
+
+impl Branches {
+    /// Its name for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Branches::Http => "HTTP",
+            Branches::Grpc => "gRPC",
+        }
+    }
+}
 
 /// A submit in which only the gid is still open.
 #[derive(Clone, Debug)]
@@ -13,16 +33,27 @@ pub(crate) struct Template {
 const BEFORE_GID: &str = r#"{"gid":""#;
 
 impl Template {
-    /// A saga of two steps whose participants listen on `host` (`host:port`).
-    pub(crate) fn saga(host: &str, wait_result: bool) -> Template {
+    /// A saga of two steps whose participants listen on `host` (`host:port`). Only its URLs tell what the branches speak.
+    pub(crate) fn saga(host: &str, branches: Branches, wait_result: bool) -> Template {
         let wait = if wait_result {
             r#""wait_result":true,"#
         } else {
             ""
         };
-        let steps = format!(
-            r#"{{"action":"http://{host}/busi/out","compensate":"http://{host}/busi/outC"}},{{"action":"http://{host}/busi/in","compensate":"http://{host}/busi/inC"}}"#
-        );
+        let (before, names) = match branches {
+            Branches::Http => (
+                format!("http://{host}/busi/"),
+                [["out", "outC"], ["in", "inC"]],
+            ),
+            Branches::Grpc => (
+                format!("grpc://{host}/{SERVICE}/"),
+                [["Out", "OutC"], ["In", "InC"]],
+            ),
+        };
+        let steps = names.map(|[action, compensate]| {
+            format!(r#"{{"action":"{before}{action}","compensate":"{before}{compensate}"}}"#)
+        });
+        let steps = steps.join(",");
         let payload = r#""{\"amount\":30}""#;
         Template {
             after_gid: format!(
@@ -96,15 +127,34 @@ mod tests {
 
     #[test]
     fn a_saga_is_what_the_go_client_sends() {
-        let body = Template::saga("H", false).body("g1");
+        let body = Template::saga("H", Branches::Http, false).body("g1");
         let expected = concat!(
             r#"{"gid":"g1","trans_type":"saga","concurrent":false,"steps":[{"action":"http://H/busi/out","compensate":"http://H/busi/outC"},"#,
             r#"{"action":"http://H/busi/in","compensate":"http://H/busi/inC"}],"payloads":["{\"amount\":30}","{\"amount\":30}"],"protocol":""}"#
         );
         assert_eq!(body, expected);
-        let waits = Template::saga("H", true).body("g1");
+        let waits = Template::saga("H", Branches::Http, true).body("g1");
         let value: serde_json::Value = serde_json::from_slice(&waits).unwrap();
         assert_eq!(value["wait_result"], true);
+    }
+
+    #[test]
+    fn a_saga_with_grpc_branches_differs_in_its_urls_only() {
+        let urls = |branches| {
+            let body = Template::saga("H:1", branches, true).body("g1");
+            let mut value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let steps = value.as_object_mut().unwrap().remove("steps").unwrap();
+            (steps, value)
+        };
+        let (http, with_http) = urls(Branches::Http);
+        let (grpc, with_grpc) = urls(Branches::Grpc);
+        assert_eq!(with_http, with_grpc);
+        assert_eq!(http[0]["action"], "http://H:1/busi/out");
+        let step = |name: &str| {
+            let url = format!("grpc://H:1/bench.Bench/{name}");
+            serde_json::json!({ "action": url, "compensate": url.clone() + "C" })
+        };
+        assert_eq!(grpc, serde_json::json!([step("Out"), step("In")]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 fn plan(shape: Shape, wait_result: bool) -> Plan {
     Plan {
         shape,
+        branches: Branches::Http,
         warmup: Duration::from_millis(100),
         measured: Duration::from_secs(1),
         wait_result,
@@ -151,7 +152,8 @@ async fn refusals_are_errors_and_not_sagas() {
         text.contains("409 Conflict") && text.contains("no saga ended"),
         "{text}"
     );
-    let refused = fill(&target, Template::saga("127.0.0.1:1", true), 3, 2).await;
+    let template = Template::saga("127.0.0.1:1", Branches::Http, true);
+    let refused = fill(&target, template, 3, 2).await;
     assert!(refused.unwrap_err().to_string().contains("409 Conflict"));
 }
 
