@@ -1,6 +1,5 @@
-//! `run`: the coordinator beside the null coordinator and the disk, in one run, with HTTP and with gRPC branches.
-//! Machines here are shared and noisy, so all are measured in turns, in several short rounds, and the medians are
-//! compared.
+//! `run`: the coordinator beside the null coordinator and the disk, in one run, over HTTP and over gRPC. Machines here
+//! are shared and noisy, so all are measured in turns, in several short rounds, and the medians are compared.
 
 use crate::coordinator::{Coordinator, data_folder, find_binary};
 use crate::disk::sync_times;
@@ -11,7 +10,7 @@ use crate::participants::Calls;
 use crate::process::{Child, cpu_time};
 use crate::report::{Criterion, Report, number};
 use crate::stats::median;
-use crate::submit::Branches;
+use crate::submit::Protocol;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ pub(crate) struct RunArgs {
     /// Folder in which the data folder is made, and whose disk is measured [default: beside this program]
     #[arg(long, value_name = "DIR")]
     data_in: Option<PathBuf>,
-    /// Rounds; each measures both coordinators, with many in flight (HTTP branches, then gRPC) and with one
+    /// Rounds; each measures both coordinators, with many in flight (HTTP, gRPC branches, all gRPC) and with one
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Length of one measurement
@@ -43,7 +42,8 @@ pub(crate) struct RunArgs {
 #[derive(Clone, Copy, Debug)]
 struct Load {
     in_flight: usize,
-    branches: Branches,
+    submits: Protocol,
+    branches: Protocol,
 }
 
 /// The numbers of one measurement that the medians are taken of.
@@ -76,7 +76,10 @@ impl Pair {
 struct Round {
     sync_ms: [f64; 3],
     many: Pair,
-    many_grpc: Pair,
+    /// The same with gRPC branches.
+    grpc: Pair,
+    /// The same with submits over gRPC as well.
+    all_grpc: Pair,
     one: Pair,
 }
 
@@ -98,7 +101,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<Report, BenchError> {
     let folder = data_folder(args.data_in.as_deref())?;
     let (_participants, participants_at) = Child::own("participants", &["participants"])?;
     let (null, null_at) = Child::own("null coordinator", &["null"])?;
-    let null_target = Target::parse(&format!("http://{null_at}"))?;
+    let null_target = Target::parse(&format!("http://{null_at}"))?.with_grpc(null_at);
     let amends = Coordinator::start(&binary, &folder.path().join("data")).await?;
 
     let mut problems = Vec::new();
@@ -112,6 +115,7 @@ pub(crate) async fn run(args: &RunArgs) -> Result<Report, BenchError> {
                 shape: Shape::Closed {
                     in_flight: load.in_flight,
                 },
+                submits: load.submits,
                 branches: load.branches,
                 warmup: Duration::from_secs_f64(args.warmup),
                 measured: Duration::from_secs_f64(args.seconds),
@@ -122,8 +126,9 @@ pub(crate) async fn run(args: &RunArgs) -> Result<Report, BenchError> {
             errors += found.errors;
             if let Some(error) = &found.first_error {
                 problems.push(format!(
-                    "{name}, {} in flight, {} branches, round {number}: {} errors, first: {error}",
+                    "{name}, {} in flight, {} submits, {} branches, round {number}: {} errors, first: {error}",
                     load.in_flight,
+                    load.submits.name(),
                     load.branches.name(),
                     found.errors
                 ));
@@ -132,26 +137,29 @@ pub(crate) async fn run(args: &RunArgs) -> Result<Report, BenchError> {
         };
         let (null_pid, amends_pid) = (null.pid(), amends.pid());
         let (many, one) = (args.in_flight, 1);
-        let http = |in_flight| Load {
+        let load = |in_flight, submits, branches| Load {
             in_flight,
-            branches: Branches::Http,
+            submits,
+            branches,
         };
-        let grpc = Load {
-            in_flight: many,
-            branches: Branches::Grpc,
-        };
+        let http = |in_flight| load(in_flight, Protocol::Http, Protocol::Http);
+        let grpc = load(many, Protocol::Http, Protocol::Grpc);
+        let all_grpc = load(many, Protocol::Grpc, Protocol::Grpc);
         // What is compared stands side by side.
+        let null_all_grpc = measure("null", &null_target, null_pid, all_grpc).await?;
         let null_grpc = measure("null", &null_target, null_pid, grpc).await?;
         let null_many = measure("null", &null_target, null_pid, http(many)).await?;
         let amends_many = measure("amends", amends.target(), amends_pid, http(many)).await?;
         let amends_grpc = measure("amends", amends.target(), amends_pid, grpc).await?;
+        let amends_all_grpc = measure("amends", amends.target(), amends_pid, all_grpc).await?;
         let null_one = measure("null", &null_target, null_pid, http(one)).await?;
         let amends_one = measure("amends", amends.target(), amends_pid, http(one)).await?;
         let pair = |null, amends| Pair { null, amends };
         rounds.push(Round {
             sync_ms: [50.0, 90.0, 99.0].map(|percent| sync.percentile_ms(percent)),
             many: pair(null_many, amends_many),
-            many_grpc: pair(null_grpc, amends_grpc),
+            grpc: pair(null_grpc, amends_grpc),
+            all_grpc: pair(null_all_grpc, amends_all_grpc),
             one: pair(null_one, amends_one),
         });
     }
@@ -210,13 +218,15 @@ fn summarize(rounds: &[Round], in_flight: usize) -> Report {
     let middle = |get: &dyn Fn(&Round) -> f64| median(&rounds.iter().map(get).collect::<Vec<_>>());
     let mut report = Report::new(&["null", "amends", "amends/null"]);
     let many = format!("{in_flight} in flight");
-    let many_grpc = format!("{many}, gRPC branches");
-    let loads: [(&str, Pick); 3] = [
+    let grpc = format!("{many}, gRPC branches");
+    let all_grpc = format!("{many}, all gRPC");
+    let loads: [(&str, Pick); 4] = [
         (&many, |round| &round.many),
-        (&many_grpc, |round| &round.many_grpc),
+        (&grpc, |round| &round.grpc),
+        (&all_grpc, |round| &round.all_grpc),
         ("1 in flight", |round| &round.one),
     ];
-    let (mut table, mut grpc_to_http) = (Vec::new(), Vec::new());
+    let (mut table, mut by_http_table) = (Vec::new(), Vec::new());
     for (load, pick) in loads {
         for (what, get) in SHOWN {
             let floor = middle(&|round| get(&pick(round).null));
@@ -232,16 +242,19 @@ fn summarize(rounds: &[Round], in_flight: usize) -> Report {
         }
     }
     let none = || "–".to_owned();
-    for (what, get) in SHOWN {
-        let share = |side: fn(&Pair) -> &Numbers| {
-            middle(&|round| get(side(&round.many_grpc)) / get(side(&round.many)))
-        };
-        let (floor, amends) = (share(|pair| &pair.null), share(|pair| &pair.amends));
-        report.row(
-            format!("gRPC/HTTP: {what}"),
-            &[number(floor), number(amends), none()],
-        );
-        grpc_to_http.push(json!({ "what": what, "null": floor, "amends": amends }));
+    for (load, pick) in &loads[1..3] {
+        for (what, get) in [SHOWN[0], SHOWN[4]] {
+            let by_http = |side: fn(&Pair) -> &Numbers| {
+                middle(&|round| get(side(pick(round))) / get(side(&round.many)))
+            };
+            let (floor, amends) = (by_http(|pair| &pair.null), by_http(|pair| &pair.amends));
+            report.row(
+                format!("{load}: {what}, by HTTP's"),
+                &[number(floor), number(amends), none()],
+            );
+            by_http_table
+                .push(json!({ "load": load, "what": what, "null": floor, "amends": amends }));
+        }
     }
     let syncs_many = middle(&|round| round.many.amends.syncs);
     let syncs_one = middle(&|round| round.one.amends.syncs);
@@ -289,13 +302,13 @@ fn summarize(rounds: &[Round], in_flight: usize) -> Report {
     ));
     report.criterion(Criterion::at_least(
         format!("{many}: sagas/s with gRPC branches, share of those with HTTP"),
-        middle(&|round| round.many_grpc.amends.rate / round.many.amends.rate),
+        middle(&|round| round.grpc.amends.rate / round.many.amends.rate),
         0.75,
     ));
     report.value("in_flight", in_flight);
     report.value("ceiling_of_two_syncs", ceiling);
     report.value("table", table);
-    report.value("grpc_to_http", grpc_to_http);
+    report.value("by_http", by_http_table);
     report.value(
         "sync_ms",
         json!({ "p50": sync_ms[0], "p90": sync_ms[1], "p99": sync_ms[2] }),
@@ -332,9 +345,13 @@ mod tests {
                 null: numbers(null_rate, 4.0, 70.0, f64::NAN),
                 amends: numbers(amends_rate, 6.0, 126.0, 0.4),
             },
-            many_grpc: Pair {
+            grpc: Pair {
                 null: numbers(null_rate * 0.9, 5.0, 77.0, f64::NAN),
                 amends: numbers(amends_rate * 0.8, 8.0, 189.0, 0.4),
+            },
+            all_grpc: Pair {
+                null: numbers(null_rate * 0.8, 5.0, 70.0, f64::NAN),
+                amends: numbers(amends_rate * 0.7, 8.0, 252.0, 0.4),
             },
             one: Pair {
                 null: numbers(4000.0, 0.2, 70.0, f64::NAN),
@@ -366,9 +383,10 @@ mod tests {
         assert_eq!(found[4]["at_least"], 0.75);
         assert_eq!(found[4]["ok"], true);
         assert!(!report.all_hold());
-        let cpu = &value["grpc_to_http"][4];
-        assert!((cpu["null"].as_f64().unwrap() - 1.1).abs() < 1e-9, "{cpu}");
-        assert!((cpu["amends"].as_f64().unwrap() - 1.5).abs() < 1e-9);
+        let by_http = |row: usize, side: &str| value["by_http"][row][side].as_f64().unwrap();
+        assert!((by_http(1, "null") - 1.1).abs() < 1e-9);
+        assert!((by_http(1, "amends") - 1.5).abs() < 1e-9);
+        assert!((by_http(2, "amends") - 0.7).abs() < 1e-9);
         let text = report.to_text();
         assert!(text.contains("64 in flight: sagas/s"), "{text}");
         assert!(

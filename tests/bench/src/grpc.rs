@@ -2,7 +2,7 @@
 
 use crate::error::BenchError;
 use crate::http::connect;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::combinators::WithTrailers;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -16,7 +16,8 @@ use std::future::{Ready, ready};
 pub(crate) const SERVICE: &str = "bench.Bench";
 
 const CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
-const STATUS: &str = "grpc-status";
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// A client connection that takes many calls at a time; clones share it.
 #[derive(Clone)]
@@ -45,14 +46,14 @@ impl Channel {
         self.sender.is_closed()
     }
 
-    /// Makes a unary call of the method at `uri`, which holds scheme and authority too; the answer's message is dropped.
-    /// Returns the status, if the answer has one.
+    /// Makes a unary call of the method at `uri`, which holds scheme and authority too. The answer's message is dropped;
+    /// a status other than OK is an error.
     pub(crate) async fn call(
         &mut self,
         uri: Uri,
         metadata: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
         message: &[u8],
-    ) -> Result<Option<u32>, BenchError> {
+    ) -> Result<(), BenchError> {
         let broken = || BenchError::http("the gRPC call broke");
         let mut request = Request::new(Full::new(framed(message)));
         *request.method_mut() = Method::POST;
@@ -66,11 +67,20 @@ impl Channel {
         let (head, body) = answer.into_parts();
         let body = body.collect().await.map_err(broken())?;
         // An answer without a message may carry its status at once.
-        let status = body
-            .trailers()
-            .and_then(|trailers| trailers.get(STATUS))
-            .or_else(|| head.headers.get(STATUS));
-        Ok(status.and_then(|status| status.to_str().ok()?.parse().ok()))
+        let trailers = body.trailers();
+        let last = trailers.filter(|trailers| trailers.contains_key(STATUS));
+        let last = last.unwrap_or(&head.headers);
+        let text = |name| {
+            let value = last.get(name).map(HeaderValue::as_bytes);
+            String::from_utf8_lossy(value.unwrap_or(b"none")).into_owned()
+        };
+        match &text(STATUS)[..] {
+            "0" => Ok(()),
+            status => Err(BenchError::Refused(format!(
+                "gRPC status {status}, message {}",
+                text(MESSAGE)
+            ))),
+        }
     }
 }
 
@@ -81,6 +91,19 @@ fn framed(message: &[u8]) -> Bytes {
     frame.put_u32(message.len() as u32);
     frame.extend_from_slice(message);
     frame.freeze()
+}
+
+/// The message of a frame.
+pub(crate) fn unframed(mut frame: Bytes) -> Result<Bytes, BenchError> {
+    match frame.first_chunk::<5>() {
+        Some([0, length @ ..]) if frame.len() - 5 == u32::from_be_bytes(*length) as usize => {
+            frame.advance(5);
+            Ok(frame)
+        }
+        _ => Err(BenchError::Refused(
+            "one message was expected, not compressed".to_owned(),
+        )),
+    }
 }
 
 /// Whether a request with these headers is a gRPC call.
@@ -94,8 +117,22 @@ pub(crate) type Answer = WithTrailers<Full<Bytes>, Ready<Option<Result<HeaderMap
 
 /// An answer with an empty message and the status OK.
 pub(crate) fn ok() -> Response<Answer> {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(STATUS, HeaderValue::from_static("0"));
+    answer(HeaderMap::from_iter([(
+        STATUS,
+        HeaderValue::from_static("0"),
+    )]))
+}
+
+/// An answer with the status INTERNAL.
+pub(crate) fn internal(error: &str) -> Response<Answer> {
+    let message = error.replace(|c: char| !c.is_ascii_graphic() && c != ' ', "?");
+    let message = HeaderValue::from_maybe_shared(Bytes::from(message));
+    let mut trailers = HeaderMap::from_iter([(STATUS, HeaderValue::from_static("13"))]);
+    trailers.extend(message.ok().map(|message| (MESSAGE, message)));
+    answer(trailers)
+}
+
+fn answer(trailers: HeaderMap) -> Response<Answer> {
     let message = Full::new(Bytes::from_static(&[0; 5]));
     let mut response = Response::new(message.with_trailers(ready(Some(Ok(trailers)))));
     response.headers_mut().insert(CONTENT_TYPE, CONTENT);

@@ -10,6 +10,7 @@ mod finished;
 mod grpc;
 mod http;
 mod load;
+mod message;
 mod metrics;
 mod null;
 mod pace;
@@ -70,7 +71,7 @@ struct Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Amends, the null coordinator and the disk in one run, with HTTP and with gRPC branches (the default)
+    /// Amends, the null coordinator and the disk in one run, over HTTP and over gRPC (the default)
     Run(compare::RunArgs),
     /// Loads a coordinator at an address
     Load(single::LoadArgs),
@@ -82,8 +83,8 @@ enum Command {
     Retained(scale::RetainedArgs),
     /// Latency beside transactions that are stuck on a dead host
     Stuck(stuck::StuckArgs),
-    /// Serves the null coordinator
-    Null(ServerArgs),
+    /// Serves the null coordinator, over HTTP and over gRPC on one port
+    Null(NullArgs),
     /// Serves participants that say yes to everything, over HTTP and over gRPC on one port
     Participants(ServerArgs),
     /// Becomes another program that ends when its parent does
@@ -108,6 +109,16 @@ struct ServerArgs {
     threads: Option<usize>,
 }
 
+/// Options of `null`.
+#[derive(Debug, clap::Args)]
+struct NullArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A second port on 127.0.0.1, as a coordinator has one for gRPC
+    #[arg(long)]
+    grpc_port: Option<u16>,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = cli.output;
@@ -118,7 +129,15 @@ fn main() -> ExitCode {
         Command::DueLater(args) => print(output, scale::due_later(&args)),
         Command::Retained(args) => print(output, scale::retained(&args)),
         Command::Stuck(args) => print(output, stuck::run(&args)),
-        Command::Null(args) => serve(&args, cores(), null::run),
+        Command::Null(args) => serve(&args.server, cores(), async |listener| {
+            match args.grpc_port {
+                None => null::run(listener).await,
+                Some(port) => {
+                    let second = http::listen(port).await?;
+                    tokio::try_join!(null::run(listener), null::run(second)).map(drop)
+                }
+            }
+        }),
         Command::Participants(args) => serve(&args, 1, participants::run),
         Command::Child { parent, program } => {
             Err(process::become_child(parent, &program[0], &program[1..]))
@@ -156,14 +175,11 @@ fn print(
 }
 
 /// Serves until a signal comes.
-fn serve<F>(
+fn serve(
     args: &ServerArgs,
     threads: usize,
-    server: impl FnOnce(TcpListener) -> F,
-) -> Result<ExitCode, BenchError>
-where
-    F: Future<Output = Result<(), BenchError>>,
-{
+    server: impl AsyncFnOnce(TcpListener) -> Result<(), BenchError>,
+) -> Result<ExitCode, BenchError> {
     let serving = async {
         let listener = http::listen(args.port).await?;
         let address = listener
