@@ -70,17 +70,17 @@ impl Channel {
         let trailers = body.trailers();
         let last = trailers.filter(|trailers| trailers.contains_key(STATUS));
         let last = last.unwrap_or(&head.headers);
+        if last.get(STATUS).is_some_and(|status| status == "0") {
+            return Ok(());
+        }
         let text = |name| {
             let value = last.get(name).map(HeaderValue::as_bytes);
-            String::from_utf8_lossy(value.unwrap_or(b"none")).into_owned()
+            String::from_utf8_lossy(value.unwrap_or(b"none"))
         };
-        match &text(STATUS)[..] {
-            "0" => Ok(()),
-            status => Err(BenchError::Refused(format!(
-                "gRPC status {status}, message {}",
-                text(MESSAGE)
-            ))),
-        }
+        let (status, message) = (text(STATUS), text(MESSAGE));
+        Err(BenchError::Refused(format!(
+            "gRPC status {status}, message {message}"
+        )))
     }
 }
 
@@ -125,7 +125,9 @@ pub(crate) fn ok() -> Response<Answer> {
 
 /// An answer with the status INTERNAL.
 pub(crate) fn internal(error: &str) -> Response<Answer> {
-    let message = error.replace(|c: char| !c.is_ascii_graphic() && c != ' ', "?");
+    // Without these nothing needs an escape.
+    let escaped = |c: char| !(c.is_ascii_graphic() || c == ' ') || c == '%';
+    let message = error.replace(escaped, "?");
     let message = HeaderValue::from_maybe_shared(Bytes::from(message));
     let mut trailers = HeaderMap::from_iter([(STATUS, HeaderValue::from_static("13"))]);
     trailers.extend(message.ok().map(|message| (MESSAGE, message)));
