@@ -153,7 +153,8 @@ impl Shared {
         let mut request = request(call, target)?;
         let (mut sender, mut fresh) = match channel.sender() {
             Some(sender) => (sender, false),
-            None => self.connect(&channel, target, shown).await?,
+            // Boxed, or every call would carry the state of a connect about: 5 KiB more.
+            None => Box::pin(self.connect(&channel, target, shown)).await?,
         };
         let answer = loop {
             progress.sender = Some(channel.clone());
@@ -165,7 +166,7 @@ impl Shared {
                 Some(unsent) if !fresh => {
                     progress.sender = None;
                     request = unsent;
-                    (sender, fresh) = self.connect(&channel, target, shown).await?;
+                    (sender, fresh) = Box::pin(self.connect(&channel, target, shown)).await?;
                 }
                 _ => return Err(unanswered(shown, error.error(), target.tls, fresh)),
             }
