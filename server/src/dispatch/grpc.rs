@@ -152,7 +152,8 @@ impl Shared {
         let channel = self.channel(shown);
         let (mut sender, mut fresh) = match channel.sender() {
             Some(sender) => (sender, false),
-            None => self.connect(&channel, target, shown).await?,
+            // Boxed, or every call would carry the state of a connect about: 5 KiB more.
+            None => Box::pin(self.connect(&channel, target, shown)).await?,
         };
         let mut again = false;
         let answer = loop {
@@ -168,7 +169,7 @@ impl Shared {
             again = true;
             progress.channel = None;
             *channel.open() = None;
-            (sender, fresh) = self.connect(&channel, target, shown).await?;
+            (sender, fresh) = Box::pin(self.connect(&channel, target, shown)).await?;
         };
         read(answer, shown).await
     }

@@ -63,7 +63,8 @@ impl Coordinator {
         let envs = [("AMENDS_GRPC_PORT", grpc.to_string())];
         let started = Instant::now();
         let mut child = Child::logged("amends", binary, &args, &envs, &log)?;
-        let target = Target::parse(&format!("http://127.0.0.1:{http}"))?;
+        let target = Target::parse(&format!("http://127.0.0.1:{http}"))?
+            .with_grpc(format!("127.0.0.1:{grpc}"));
         loop {
             if let Some(status) = child.ended()? {
                 return Err(BenchError::Setup(format!(

@@ -13,7 +13,7 @@ pub(crate) enum BenchError {
         /// The system's answer.
         source: io::Error,
     },
-    /// An HTTP exchange broke.
+    /// An HTTP exchange or a gRPC call broke.
     #[error("{what}: {source}")]
     Http {
         /// What was tried, in words.
@@ -21,6 +21,9 @@ pub(crate) enum BenchError {
         /// hyper's answer.
         source: hyper::Error,
     },
+    /// A branch did not say yes.
+    #[error("{0}")]
+    Refused(String),
     /// What was asked for cannot be done; the text says what to change.
     #[error("{0}")]
     Setup(String),

@@ -1,17 +1,22 @@
-//! The leanest HTTP there is: hyper's http1 connections without a framework around them.
+//! The leanest HTTP there is: hyper's connections without a framework around them.
 
 use crate::error::BenchError;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
+use std::error::Error;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+
+/// Calls at a time on one HTTP/2 connection, as many as the coordinator itself takes.
+const STREAMS_MAX: u32 = 4_096;
 
 /// The answer of DTM's protocol that says yes.
 pub(crate) const SUCCESS: &[u8] = br#"{"dtm_result":"SUCCESS"}"#;
@@ -21,6 +26,7 @@ pub(crate) const SUCCESS: &[u8] = br#"{"dtm_result":"SUCCESS"}"#;
 pub(crate) struct Target {
     authority: String,
     host: HeaderValue,
+    grpc: Option<String>,
 }
 
 impl Target {
@@ -40,7 +46,23 @@ impl Target {
         Ok(Target {
             authority: authority.to_owned(),
             host: HeaderValue::from_str(authority).map_err(|_| wrong())?,
+            grpc: None,
         })
+    }
+
+    /// The same coordinator, whose gRPC API is at `authority` (`host:port`).
+    pub(crate) fn with_grpc(self, authority: impl Into<String>) -> Target {
+        Target {
+            grpc: Some(authority.into()),
+            ..self
+        }
+    }
+
+    /// `host:port` of its gRPC API.
+    pub(crate) fn grpc(&self) -> Result<&str, BenchError> {
+        let missing =
+            || BenchError::Setup("no gRPC address of the coordinator is known".to_owned());
+        self.grpc.as_deref().ok_or_else(missing)
     }
 
     /// `host:port`.
@@ -99,10 +121,7 @@ impl Connection {
     /// Connects to `host:port`.
     pub(crate) async fn open(authority: &str) -> Result<Connection, BenchError> {
         let what = || format!("connecting to http://{authority}");
-        let stream = TcpStream::connect(authority)
-            .await
-            .map_err(BenchError::io(what()))?;
-        stream.set_nodelay(true).map_err(BenchError::io(what()))?;
+        let stream = connect(authority).await.map_err(BenchError::io(what()))?;
         // As the coordinator does it, or the null coordinator would be no floor.
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .writev(false)
@@ -140,6 +159,13 @@ impl Connection {
     }
 }
 
+/// A connection to `host:port` on which small writes do not wait for each other.
+pub(crate) async fn connect(authority: &str) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 /// A listener on loopback; port 0 takes a free one.
 pub(crate) async fn listen(port: u16) -> Result<TcpListener, BenchError> {
     TcpListener::bind(("127.0.0.1", port))
@@ -147,29 +173,29 @@ pub(crate) async fn listen(port: u16) -> Result<TcpListener, BenchError> {
         .map_err(BenchError::io(format!("listening on 127.0.0.1:{port}")))
 }
 
-/// Serves `handler` on `listener` until the task is dropped.
-pub(crate) async fn serve<H, F>(listener: TcpListener, handler: H) -> Result<(), BenchError>
+/// Serves `handler` on `listener` until the task is dropped, over HTTP/1.1 or HTTP/2, whichever a client speaks.
+pub(crate) async fn serve<H, F, B>(listener: TcpListener, handler: H) -> Result<(), BenchError>
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().writev(false);
+    builder.http2().max_concurrent_streams(STREAMS_MAX);
+    let what = || "accepting a connection";
     loop {
-        let (stream, _) = listener
-            .accept()
-            .await
-            .map_err(BenchError::io("accepting a connection"))?;
-        stream
-            .set_nodelay(true)
-            .map_err(BenchError::io("accepting a connection"))?;
-        let handler = handler.clone();
+        let (stream, _) = listener.accept().await.map_err(BenchError::io(what()))?;
+        stream.set_nodelay(true).map_err(BenchError::io(what()))?;
+        let (builder, handler) = (builder.clone(), handler.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
             // A peer that went away is its own affair.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .writev(false)
+            let _ = builder
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });

@@ -3,12 +3,15 @@
 
 use crate::error::BenchError;
 use crate::finished;
+use crate::grpc::Channel;
 use crate::http::{Connection, Target};
+use crate::message::SUBMIT;
 use crate::metrics::{FINISHED, SYNCS, Scrape};
 use crate::pace::{self, Schedule};
 use crate::process::cpu_time;
 use crate::stats::Latencies;
-use crate::submit::{Gids, Template};
+use crate::submit::{Gids, Protocol, Template};
+use bytes::Bytes;
 use hyper::{StatusCode, Uri};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +23,9 @@ use tokio::task::JoinSet;
 const DRAIN: Duration = Duration::from_secs(30);
 /// Pause of a worker after an error, so that a dead coordinator is not hammered.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// Submits at a time on one gRPC connection.
+const CALLS_PER_CHANNEL: usize = 16;
 
 /// How sagas are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,11 +44,25 @@ pub(crate) enum Shape {
     },
 }
 
+impl Shape {
+    /// Senders at most.
+    fn senders(self) -> usize {
+        match self {
+            Shape::Closed { in_flight } => in_flight,
+            Shape::Open { connections, .. } => connections,
+        }
+    }
+}
+
 /// One measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     /// How sagas are sent.
     pub(crate) shape: Shape,
+    /// What they are submitted over.
+    pub(crate) submits: Protocol,
+    /// What their branches speak.
+    pub(crate) branches: Protocol,
     /// Time before the measurement in which sagas are sent already.
     pub(crate) warmup: Duration,
     /// Length of the measurement.
@@ -94,6 +114,8 @@ impl Measured {
 struct Shared {
     target: Target,
     submit: Uri,
+    /// Where sagas are submitted over gRPC.
+    channels: Vec<Channel>,
     template: Template,
     gids: Gids,
     stop: AtomicBool,
@@ -112,15 +134,28 @@ struct Tally {
 }
 
 impl Shared {
-    fn new(target: &Target, template: Template) -> Arc<Shared> {
-        Arc::new(Shared {
+    fn new(target: &Target, template: Template) -> Shared {
+        Shared {
             target: target.clone(),
             submit: Uri::from_static("/api/dtmsvr/submit"),
+            channels: Vec::new(),
             template,
             gids: Gids::new(),
             stop: AtomicBool::new(false),
             tally: Mutex::default(),
-        })
+        }
+    }
+
+    /// The same over gRPC, with enough connections for this many senders.
+    async fn over_grpc(mut self, senders: usize) -> Result<Shared, BenchError> {
+        let authority = self.target.grpc()?;
+        let uri = format!("http://{authority}{SUBMIT}");
+        let wrong = || BenchError::Setup(format!("`{authority}` is no host:port"));
+        self.submit = uri.parse().map_err(|_| wrong())?;
+        for _ in 0..senders.div_ceil(CALLS_PER_CHANNEL) {
+            self.channels.push(Channel::open(authority).await?);
+        }
+        Ok(self)
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -154,32 +189,45 @@ impl Tally {
 }
 
 /// One sender with its connection.
-#[derive(Default)]
-struct Sender {
-    connection: Option<Connection>,
+enum Sender {
+    Http(Option<Connection>),
+    Grpc(Channel),
 }
 
 impl Sender {
+    /// The sender with this number.
+    fn new(shared: &Shared, number: usize) -> Sender {
+        let channel = shared.channels.get(number / CALLS_PER_CHANNEL);
+        channel.map_or(Sender::Http(None), |open| Sender::Grpc(open.clone()))
+    }
+
     /// Submits the next gid; returns its number.
     async fn submit(&mut self, shared: &Shared) -> Result<u64, String> {
         let number = shared.gids.next();
         let body = shared.template.body(&shared.gids.gid(number));
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => Connection::open(shared.target.authority())
-                .await
-                .map_err(|error| error.to_string())?,
-        };
-        let request = shared.target.post(shared.submit.clone(), body);
-        let (status, answer) = connection
-            .send(request)
+        self.send(shared, body)
             .await
             .map_err(|error| error.to_string())?;
-        self.connection = Some(connection);
+        Ok(number)
+    }
+
+    async fn send(&mut self, shared: &Shared, body: Bytes) -> Result<(), BenchError> {
+        let idle = match self {
+            Sender::Grpc(channel) => return channel.call(shared.submit.clone(), [], &body).await,
+            Sender::Http(idle) => idle,
+        };
+        let mut connection = match idle.take() {
+            Some(connection) => connection,
+            None => Connection::open(shared.target.authority()).await?,
+        };
+        let request = shared.target.post(shared.submit.clone(), body);
+        let (status, answer) = connection.send(request).await?;
+        *idle = Some(connection);
         if status == StatusCode::OK {
-            Ok(number)
+            Ok(())
         } else {
-            Err(format!("{status}: {}", String::from_utf8_lossy(&answer)))
+            let answer = String::from_utf8_lossy(&answer);
+            Err(BenchError::Refused(format!("{status}: {answer}")))
         }
     }
 }
@@ -211,15 +259,21 @@ pub(crate) async fn run(
     plan: Plan,
     pid: Option<u32>,
 ) -> Result<Measured, BenchError> {
-    let shared = Shared::new(target, Template::saga(participants, plan.wait_result));
+    let template = Template::saga(plan.submits, plan.branches, participants, plan.wait_result);
+    let mut shared = Shared::new(target, template);
+    if plan.submits == Protocol::Grpc {
+        shared = shared.over_grpc(plan.shape.senders()).await?;
+    }
+    let shared = Arc::new(shared);
     let begun = Snapshot::take(&shared, pid).await?;
     let end = begun.at + plan.warmup + plan.measured;
     let mut senders = JoinSet::new();
     let mut planned = None;
     match plan.shape {
         Shape::Closed { in_flight } => {
-            for _ in 0..in_flight {
-                senders.spawn(closed_loop(Arc::clone(&shared)));
+            for number in 0..in_flight {
+                let sender = Sender::new(&shared, number);
+                senders.spawn(closed_loop(Arc::clone(&shared), sender));
             }
         }
         Shape::Open { rate, connections } => {
@@ -272,8 +326,7 @@ pub(crate) async fn run(
     })
 }
 
-async fn closed_loop(shared: Arc<Shared>) {
-    let mut sender = Sender::default();
+async fn closed_loop(shared: Arc<Shared>, mut sender: Sender) {
     while !shared.stop.load(Ordering::Relaxed) {
         let sent = Instant::now();
         let answer = sender.submit(&shared).await;
@@ -291,14 +344,18 @@ async fn open_loop(shared: Arc<Shared>, schedule: Schedule, connections: usize) 
     let idle: Arc<Mutex<Vec<Sender>>> = Arc::default();
     let mut due = pace::start(schedule);
     let mut calls = JoinSet::new();
+    let mut made = 0;
     while let Some(intended) = due.recv().await {
         let Ok(slot) = Arc::clone(&free).acquire_owned().await else {
             break;
         };
+        let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut sender = taken.unwrap_or_else(|| {
+            made += 1;
+            Sender::new(&shared, made - 1)
+        });
         let (shared, idle) = (Arc::clone(&shared), Arc::clone(&idle));
         calls.spawn(async move {
-            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut sender = taken.unwrap_or_default();
             let answer = sender.submit(&shared).await;
             shared.tally().record(intended, intended.elapsed(), answer);
             idle.lock()
@@ -329,13 +386,13 @@ pub(crate) async fn fill(
     count: u64,
     in_flight: usize,
 ) -> Result<Duration, BenchError> {
-    let shared = Shared::new(target, template);
+    let shared = Arc::new(Shared::new(target, template));
     let started = Instant::now();
     let mut senders = JoinSet::new();
     for _ in 0..in_flight {
         let shared = Arc::clone(&shared);
         senders.spawn(async move {
-            let mut sender = Sender::default();
+            let mut sender = Sender::Http(None);
             // All senders share one thread, so no other takes a gid between this look and the submit's own.
             while shared.gids.used() < count && !shared.stop.load(Ordering::Relaxed) {
                 if let Err(text) = sender.submit(&shared).await {

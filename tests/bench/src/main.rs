@@ -7,8 +7,10 @@ mod coordinator;
 mod disk;
 mod error;
 mod finished;
+mod grpc;
 mod http;
 mod load;
+mod message;
 mod metrics;
 mod null;
 mod pace;
@@ -44,6 +46,7 @@ use tokio::signal::unix::{SignalKind, signal};
         amends-bench run --rounds 7 --strict       the same with more rounds, for scripts\n  \
         amends-bench load --target http://127.0.0.1:36789 --in-flight 64\n  \
         amends-bench load --target http://127.0.0.1:36789 --rate 500\n  \
+        amends-bench load --target http://127.0.0.1:36789 --grpc       branches over gRPC\n  \
         amends-bench sync --data-in .              what one fdatasync costs"
 )]
 struct Cli {
@@ -68,7 +71,7 @@ struct Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Amends, the null coordinator and the disk in one run (the default)
+    /// Amends, the null coordinator and the disk in one run, over HTTP and over gRPC (the default)
     Run(compare::RunArgs),
     /// Loads a coordinator at an address
     Load(single::LoadArgs),
@@ -80,9 +83,9 @@ enum Command {
     Retained(scale::RetainedArgs),
     /// Latency beside transactions that are stuck on a dead host
     Stuck(stuck::StuckArgs),
-    /// Serves the null coordinator
-    Null(ServerArgs),
-    /// Serves participants that say yes to everything
+    /// Serves the null coordinator, over HTTP and over gRPC on one port
+    Null(NullArgs),
+    /// Serves participants that say yes to everything, over HTTP and over gRPC on one port
     Participants(ServerArgs),
     /// Becomes another program that ends when its parent does
     #[command(hide = true)]
@@ -106,6 +109,16 @@ struct ServerArgs {
     threads: Option<usize>,
 }
 
+/// Options of `null`.
+#[derive(Debug, clap::Args)]
+struct NullArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A second port on 127.0.0.1, as a coordinator has one for gRPC
+    #[arg(long)]
+    grpc_port: Option<u16>,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = cli.output;
@@ -116,7 +129,15 @@ fn main() -> ExitCode {
         Command::DueLater(args) => print(output, scale::due_later(&args)),
         Command::Retained(args) => print(output, scale::retained(&args)),
         Command::Stuck(args) => print(output, stuck::run(&args)),
-        Command::Null(args) => serve(&args, cores(), null::run),
+        Command::Null(args) => serve(&args.server, cores(), async |listener| {
+            match args.grpc_port {
+                None => null::run(listener).await,
+                Some(port) => {
+                    let second = http::listen(port).await?;
+                    tokio::try_join!(null::run(listener), null::run(second)).map(drop)
+                }
+            }
+        }),
         Command::Participants(args) => serve(&args, 1, participants::run),
         Command::Child { parent, program } => {
             Err(process::become_child(parent, &program[0], &program[1..]))
@@ -154,14 +175,11 @@ fn print(
 }
 
 /// Serves until a signal comes.
-fn serve<F>(
+fn serve(
     args: &ServerArgs,
     threads: usize,
-    server: impl FnOnce(TcpListener) -> F,
-) -> Result<ExitCode, BenchError>
-where
-    F: Future<Output = Result<(), BenchError>>,
-{
+    server: impl AsyncFnOnce(TcpListener) -> Result<(), BenchError>,
+) -> Result<ExitCode, BenchError> {
     let serving = async {
         let listener = http::listen(args.port).await?;
         let address = listener

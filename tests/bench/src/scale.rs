@@ -7,7 +7,7 @@ use crate::metrics::{Scrape, UNFINISHED};
 use crate::process::{Child, cpu_time, resident_mib};
 use crate::report::{Criterion, Report, number};
 use crate::stats::median;
-use crate::submit::Template;
+use crate::submit::{Protocol, Template};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -159,7 +159,7 @@ pub(crate) async fn retained(args: &RetainedArgs) -> Result<Report, BenchError> 
     let folder = data_folder(args.place.data_in.as_deref())?;
     let (_participants, at) = Child::own("participants", &["participants"])?;
     let full = Coordinator::start(&binary, &folder.path().join("full")).await?;
-    let template = Template::saga(&at, true);
+    let template = Template::saga(Protocol::Http, Protocol::Http, &at, true);
     load::fill(full.target(), template, args.count, args.in_flight).await?;
 
     let mut rates = Vec::new();
@@ -217,6 +217,8 @@ async fn rate(
         shape: Shape::Closed {
             in_flight: args.in_flight,
         },
+        submits: Protocol::Http,
+        branches: Protocol::Http,
         warmup: Duration::from_secs(1),
         measured: Duration::from_secs_f64(args.seconds),
         wait_result: true,

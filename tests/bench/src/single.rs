@@ -6,6 +6,7 @@ use crate::http::Target;
 use crate::load::{self, CountedBy, Plan, Shape};
 use crate::process::Child;
 use crate::report::{Report, number};
+use crate::submit::Protocol;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,12 @@ pub(crate) struct LoadArgs {
     /// host:port of the participants [default: starts its own]
     #[arg(long, value_name = "HOST:PORT")]
     participants: Option<String>,
+    /// Submits over gRPC to this address; the metrics are read at --target all the same
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc_target: Option<String>,
+    /// Branches are called over gRPC
+    #[arg(long)]
+    grpc: bool,
     /// Closed loop: sagas in flight
     #[arg(long, default_value_t = 64, value_parser = crate::count)]
     in_flight: usize,
@@ -62,7 +69,12 @@ fn rate(text: &str) -> Result<f64, String> {
 
 /// One measurement of the coordinator at an address.
 pub(crate) async fn load(args: &LoadArgs) -> Result<Report, BenchError> {
-    let target = Target::parse(&args.target)?;
+    let mut target = Target::parse(&args.target)?;
+    let mut submits = Protocol::Http;
+    if let Some(address) = &args.grpc_target {
+        target = target.with_grpc(address);
+        submits = Protocol::Grpc;
+    }
     let (_own, participants) = match &args.participants {
         Some(address) => (None, address.clone()),
         None => {
@@ -87,6 +99,12 @@ pub(crate) async fn load(args: &LoadArgs) -> Result<Report, BenchError> {
     };
     let plan = Plan {
         shape,
+        submits,
+        branches: if args.grpc {
+            Protocol::Grpc
+        } else {
+            Protocol::Http
+        },
         warmup: Duration::from_secs_f64(args.warmup),
         measured: Duration::from_secs_f64(args.seconds),
         wait_result: !args.no_wait_result,
@@ -100,8 +118,10 @@ pub(crate) async fn load(args: &LoadArgs) -> Result<Report, BenchError> {
     };
     let mut report = Report::new(&["value"]);
     report.note(format!(
-        "{shape_text}, {} s, ended sagas counted {counted}",
-        args.seconds
+        "{shape_text}, {} s, submits over {}, branches over {}, ended sagas counted {counted}",
+        args.seconds,
+        submits.name(),
+        plan.branches.name()
     ));
     if let Some(error) = &found.first_error {
         report.note(format!("ERRORS: {}, first: {error}", found.errors));

@@ -9,7 +9,7 @@ use crate::process::Child;
 use crate::report::{Criterion, Report, number};
 use crate::scale::PlaceArgs;
 use crate::stats::median;
-use crate::submit::Template;
+use crate::submit::{Protocol, Template};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: &StuckArgs) -> Result<Report, BenchError> {
     ] {
         let amends = Coordinator::start(&binary, &folder.path().join(name)).await?;
         if let Some(host) = dead {
-            let template = Template::saga(&host, false);
+            let template = Template::saga(Protocol::Http, Protocol::Http, &host, false);
             load::fill(amends.target(), template, args.count, 16).await?;
         }
         coordinators.push(amends);
@@ -115,6 +115,8 @@ async fn fresh(
             rate: args.rate,
             connections: 256,
         },
+        submits: Protocol::Http,
+        branches: Protocol::Http,
         warmup: Duration::from_millis(500),
         measured: Duration::from_secs_f64(args.seconds),
         wait_result: true,

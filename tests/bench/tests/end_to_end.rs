@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 const BENCH: &str = env!("CARGO_BIN_EXE_amends-bench");
 
-/// A program that takes `serve --data DIR --http-port PORT` and is the null coordinator.
+/// A program that takes `serve --data DIR --http-port PORT` and the port of gRPC from the environment, and is the null
+/// coordinator.
 fn stand_in(folder: &Path) -> PathBuf {
     let path = folder.join("amends");
-    let script = format!("#!/bin/sh\nexec '{BENCH}' null --port \"$5\"\n");
+    let script =
+        format!("#!/bin/sh\nexec '{BENCH}' null --port \"$5\" --grpc-port \"$AMENDS_GRPC_PORT\"\n");
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
@@ -63,7 +65,7 @@ impl Drop for Reaped {
 }
 
 #[test]
-fn a_run_measures_both_and_judges_four_criteria() {
+fn a_run_measures_both_over_http_and_grpc_and_judges_five_criteria() {
     let folder = tempfile::tempdir().unwrap();
     let args = [
         "run",
@@ -82,7 +84,7 @@ fn a_run_measures_both_and_judges_four_criteria() {
     let report: serde_json::Value = serde_json::from_str(&text).expect(&errors);
     // The null coordinator counts no syncs, so one criterion cannot be met.
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert_eq!(report["criteria"].as_array().unwrap().len(), 4, "{text}");
+    assert_eq!(report["criteria"].as_array().unwrap().len(), 5, "{text}");
     let table = report["table"].as_array().unwrap();
     for side in ["null", "amends"] {
         assert!(
@@ -91,6 +93,26 @@ fn a_run_measures_both_and_judges_four_criteria() {
         );
         assert!(table[0][side].as_f64().unwrap() > 10.0, "{text}");
     }
+    let finished = |load: &str| -> f64 {
+        let rates = table
+            .iter()
+            .filter(|row| row["what"] == "sagas/s" && row["load"] == load);
+        let sides =
+            rates.flat_map(|row| ["null", "amends"].map(|side| row[side].as_f64().unwrap()));
+        sides.sum::<f64>() * 0.5
+    };
+    // Two calls each; the warm-up's sagas come on top.
+    let calls = |protocol: &str| report["branch_calls"][protocol].as_f64().unwrap();
+    let over_grpc = finished("64 in flight, gRPC branches");
+    assert!(
+        over_grpc > 10.0 && calls("grpc") >= 2.0 * over_grpc,
+        "{text}"
+    );
+    let over_http = finished("64 in flight") + finished("1 in flight");
+    assert!(
+        over_http > 10.0 && calls("http") >= 2.0 * over_http,
+        "{text}"
+    );
     assert!(report["sync_ms"]["p50"].as_f64().unwrap() > 0.0, "{text}");
     // Only the script is left: no data and no log.
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);

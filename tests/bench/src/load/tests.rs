@@ -1,13 +1,16 @@
 //! The driver against small servers of its own.
 
 use super::*;
+use crate::grpc;
 use crate::http::{SUCCESS, json, listen, serve};
-use bytes::Bytes;
+use http_body_util::Either;
 use std::sync::atomic::AtomicU64;
 
 fn plan(shape: Shape, wait_result: bool) -> Plan {
     Plan {
         shape,
+        submits: Protocol::Http,
+        branches: Protocol::Http,
         warmup: Duration::from_millis(100),
         measured: Duration::from_secs(1),
         wait_result,
@@ -151,8 +154,35 @@ async fn refusals_are_errors_and_not_sagas() {
         text.contains("409 Conflict") && text.contains("no saga ended"),
         "{text}"
     );
-    let refused = fill(&target, Template::saga("127.0.0.1:1", true), 3, 2).await;
+    let template = Template::saga(Protocol::Http, Protocol::Http, "127.0.0.1:1", true);
+    let refused = fill(&target, template, 3, 2).await;
     assert!(refused.unwrap_err().to_string().contains("409 Conflict"));
+}
+
+#[tokio::test]
+async fn refusals_over_grpc_are_errors_with_their_status() {
+    let listener = listen(0).await.unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    tokio::spawn(serve(listener, |request| async move {
+        // The metrics are asked for over HTTP all the same.
+        if grpc::is_call(request.headers()) {
+            grpc::internal("no room").map(Either::Left)
+        } else {
+            json(StatusCode::NOT_FOUND, "404 page not found").map(Either::Right)
+        }
+    }));
+    let target = Target::parse(&format!("http://{authority}")).unwrap();
+    let plan = Plan {
+        submits: Protocol::Grpc,
+        ..plan(Shape::Closed { in_flight: 20 }, true)
+    };
+    let refused = run(&target, "127.0.0.1:1", plan, None).await;
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("no gRPC address"), "{text}");
+    let target = target.with_grpc(authority);
+    let refused = run(&target, "127.0.0.1:1", plan, None).await;
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("gRPC status 13, message no room"), "{text}");
 }
 
 #[tokio::test]
