@@ -6,7 +6,7 @@ use amends::Outcome;
 use amends::wire::grpc::GrpcCall;
 use amends_server::dispatch::{GrpcTransport, Reply};
 use bytes::Bytes;
-use grpc_participant::{Answer, Participant, Seen, answer, status};
+use grpc_participant::{Answer, GRPC, Participant, Seen, answer, status};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::Ordering::SeqCst;
@@ -79,20 +79,41 @@ async fn statuses_are_read_wherever_they_stand_and_messages_are_dropped() {
         "/p.S/failure" => status("10", "no%20money%21%zz"),
         "/p.S/long" => status("10", &"x".repeat(100_000)),
         "/p.S/ongoing" => status("9", ""),
-        "/p.S/headers" => answer(&[("grpc-status", "10"), ("grpc-message", "x")], &[], &[]),
-        "/p.S/no-message" => answer(&[], &[], &[("grpc-status", "0")]),
-        "/p.S/huge" => answer(
+        "/p.S/headers" => answer(
+            &[GRPC, ("grpc-status", "10"), ("grpc-message", "x")],
             &[],
+            &[],
+        ),
+        "/p.S/no-message" => answer(&[GRPC], &[], &[("grpc-status", "0")]),
+        "/p.S/huge" => answer(
+            &[GRPC],
             &[&big, &big, &big, b"garbage"],
             &[("grpc-status", "0")],
         ),
-        "/p.S/details" => answer(
+        "/p.S/two" => answer(&[GRPC], &[], &[("grpc-status", "0"), ("grpc-status", "10")]),
+        "/p.S/plus" => status("+0", ""),
+        // A status in front of a message is none.
+        "/p.S/early" => answer(&[GRPC, ("grpc-status", "0")], &[b"\0\0\0\0\0"], &[]),
+        "/p.S/reset" => Answer::Reset(&[GRPC, ("grpc-status", "0")]),
+        "/p.S/proxy" => {
+            let Answer::Now(mut response) = answer(&[GRPC, ("grpc-status", "0")], &[], &[]) else {
+                unreachable!("it is one")
+            };
+            *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            Answer::Now(response)
+        }
+        "/p.S/text" => answer(
+            &[("content-type", "text/html")],
             &[],
+            &[("grpc-status", "0")],
+        ),
+        "/p.S/details" => answer(
+            &[GRPC],
             &[],
             &[("grpc-status", "10"), ("grpc-status-details-bin", "!!")],
         ),
         "/p.S/no-number" => status("abc", ""),
-        "/p.S/no-status" => answer(&[], &[b"\0\0\0\0\0"], &[]),
+        "/p.S/no-status" => answer(&[GRPC], &[b"\0\0\0\0\0"], &[]),
         "/p.S/html" => {
             let Answer::Now(mut response) =
                 answer(&[("content-type", "text/html")], &[b"<p>"], &[])
@@ -116,7 +137,21 @@ async fn statuses_are_read_wherever_they_stand_and_messages_are_dropped() {
         ("no-message", Outcome::Success),
         ("huge", Outcome::Success),
         ("details", failure("")),
-        ("no-number", error("answered UNKNOWN")),
+        (
+            "no-number",
+            error("its answer has no grpc-status that is one"),
+        ),
+        ("two", error("its answer has no grpc-status that is one")),
+        ("plus", error("its answer has no grpc-status that is one")),
+        ("early", error("its answer has no grpc-status")),
+        (
+            "proxy",
+            error("answered HTTP 503 Service Unavailable, which is no gRPC"),
+        ),
+        (
+            "text",
+            error("its answer has no content-type application/grpc"),
+        ),
         ("no-status", error("its answer has no grpc-status")),
         (
             "html",
@@ -130,6 +165,8 @@ async fn statuses_are_read_wherever_they_stand_and_messages_are_dropped() {
             "{method}"
         );
     }
+    let (text, _) = self::error(reply(&p.url("p.S/reset")).await);
+    assert!(text.contains("within its answer"), "{text}");
 }
 
 #[tokio::test]
@@ -208,6 +245,25 @@ async fn what_the_server_did_not_look_at_is_called_again_once() {
         );
         served.abort();
     }
+}
+
+/// A call with little time must not wait for one with much that cannot connect.
+#[tokio::test]
+async fn a_target_that_accepts_and_says_nothing_is_given_up_soon() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("grpcs://{}/p.S/M", silent.local_addr().expect("an address"));
+    let transport = GrpcTransport::new(false);
+    let mut patient = call(&url);
+    patient.timeout = 100_000;
+    let start = std::time::Instant::now();
+    let first = transport.call(patient.clone());
+    let second = transport.call(patient);
+    let (first, second) = tokio::join!(first, second);
+    for reply in [first, second] {
+        let (text, unreachable) = error(reply);
+        assert!(unreachable && text.contains("no connection to"), "{text}");
+    }
+    assert!(start.elapsed() < std::time::Duration::from_secs(30));
 }
 
 #[tokio::test]

@@ -1,22 +1,18 @@
 //! From requests to what is stored: everything is checked before anything is stored (architecture, rule 11).
 
 use super::codec::Registration;
-use super::saga::Orders;
+use super::custom::custom;
 use super::transaction::{Custom, Definition, RowDef};
 use crate::branch::{BranchStatus, Op, Protocol, ROOT_BRANCH, TransType, step_branch_id};
 use crate::error::{Error, ErrorKind};
 use crate::gid::{Gid, check_id};
 use crate::limits::Limits;
-use crate::time::seconds;
 use crate::wire::call::{Via, via};
+use crate::wire::grpc::check_metadata;
 use crate::wire::request::{BranchRequest, GlobalRequest};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 const TOPIC: &str = "topic://";
 
@@ -81,17 +77,30 @@ pub fn define(
         }
     }
     let rows = rows_of(trans_type, &req.steps, &topics);
-    check_rows(&rows, protocol, &payloads, limits)?;
+    let topics_at: Vec<usize> = topics.iter().map(|(step, _)| *step).collect();
+    let mut grpc = check_rows(&rows, protocol, &topics_at, &payloads, limits)?;
     let check_back = |e| Error::invalid(format!("query_prepared: {e}"));
-    if !req.query_prepared.is_empty()
-        && via(protocol, &req.query_prepared, limits.url).map_err(check_back)? == Via::JsonRpc
-        && trans_type == TransType::Workflow
-    {
-        return Err(Error::invalid(
-            "query_prepared: a workflow is called back over HTTP, not JSON-RPC",
-        ));
+    if !req.query_prepared.is_empty() {
+        match via(protocol, &req.query_prepared, limits.url).map_err(check_back)? {
+            Via::JsonRpc if trans_type == TransType::Workflow => {
+                return Err(Error::invalid(
+                    "query_prepared: a workflow is called back over HTTP, not JSON-RPC",
+                ));
+            }
+            Via::Grpc => grpc = true,
+            Via::JsonRpc | Via::Http => {}
+        }
     }
     let custom = custom(trans_type, &req.custom_data, req.steps.len())?;
+    // Branches of a tcc or xa are known later; over gRPC they are gRPC branches.
+    if grpc || protocol == Protocol::Grpc && matches!(trans_type, TransType::Tcc | TransType::Xa) {
+        let name = match &custom {
+            Custom::Workflow { name, .. } => name,
+            _ => "",
+        };
+        let identity = [("gid", gid.as_str()), ("the workflow's name", name)];
+        check_metadata(identity, &options.branch_headers)?;
+    }
     let kept = |(key, value): (&String, &String)| key != "data" && !value.is_empty();
     let size = payloads.iter().map(Bytes::len).sum::<usize>()
         + req
@@ -175,12 +184,15 @@ fn payloads(req: &GlobalRequest, limits: &Limits) -> Result<Vec<Bytes>, Error> {
     Ok(payloads)
 }
 
+/// Checks URLs and payloads. Whether some branch is called over gRPC.
 fn check_rows(
     rows: &[RowDef],
     protocol: Protocol,
+    topics_at: &[usize],
     payloads: &[Bytes],
     limits: &Limits,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let mut grpc = false;
     let mut branches = 0;
     let mut last = "";
     for r in rows {
@@ -191,8 +203,15 @@ fn check_rows(
         if r.url.is_empty() {
             continue;
         }
+        // A subscriber's URL was checked when it subscribed; it is no mistake of who sends the message.
+        let protocol = if topics_at.contains(&r.step) && !r.url.contains("://") {
+            Protocol::Grpc
+        } else {
+            protocol
+        };
         let v = via(protocol, &r.url, limits.url)
             .map_err(|e| Error::invalid(format!("step {}, {}: {e}", r.step + 1, r.op)))?;
+        grpc |= v == Via::Grpc;
         let payload = payloads.get(r.step).map_or(&b""[..], |p| p);
         if v == Via::JsonRpc && !matches!(serde_json::from_slice(payload), Ok(Value::Object(_))) {
             return Err(Error::invalid(format!(
@@ -207,7 +226,7 @@ fn check_rows(
             limits.branches
         )));
     }
-    Ok(())
+    Ok(grpc)
 }
 
 /// The rows of steps: a saga's compensation stands before its action; a topic of several subscribers makes branches `NN-01`, `NN-02`….
@@ -277,121 +296,6 @@ pub(crate) fn topics_of(def: &Definition) -> Vec<(usize, Vec<String>)> {
         .collect()
 }
 
-#[derive(Deserialize, Default)]
-struct SagaData {
-    #[serde(default)]
-    concurrent: Option<bool>,
-    #[serde(default)]
-    orders: Option<Value>,
-}
-
-#[derive(Deserialize, Default)]
-struct MsgData {
-    #[serde(default)]
-    delay: Option<i64>,
-}
-
-#[derive(Deserialize, Default)]
-struct WorkflowData {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    data: Option<String>,
-}
-
-/// Reads `custom_data` (dtm-server.md 9). Its size is the caller's affair: what is stored is read whatever the limits are today.
-pub(crate) fn custom(trans_type: TransType, text: &str, steps: usize) -> Result<Custom, Error> {
-    fn read<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, Error> {
-        // PHP encodes an empty map as a list.
-        if matches!(text.trim(), "" | "null" | "[]") {
-            return Ok(T::default());
-        }
-        if !text.trim_start().starts_with('{') {
-            return Err(Error::invalid(
-                "custom_data must be the text of a JSON object",
-            ));
-        }
-        serde_json::from_str(text)
-            .map_err(|e| Error::invalid(format!("custom_data is not as expected: {e}")))
-    }
-    Ok(match trans_type {
-        TransType::Saga => {
-            let d: SagaData = read(text)?;
-            Custom::Saga(Arc::new(Orders::new(
-                d.concurrent.unwrap_or(false),
-                &orders(d.orders, steps)?,
-            )?))
-        }
-        TransType::Msg => {
-            let delay = read::<MsgData>(text)?.delay.unwrap_or(0);
-            let s = u64::try_from(delay)
-                .ok()
-                .filter(|d| *d <= crate::options::MAX_SECONDS);
-            let s = s.ok_or_else(|| {
-                Error::invalid(format!(
-                    "custom_data: delay is {delay}: it must be a number of seconds, 0 or more"
-                ))
-            })?;
-            Custom::Msg { delay: seconds(s) }
-        }
-        TransType::Workflow => {
-            let d: WorkflowData = read(text)?;
-            let name = d.name.unwrap_or_default();
-            check_id("name of the workflow in custom_data", &name, usize::MAX)?;
-            let data = BASE64.decode(d.data.unwrap_or_default()).map_err(|e| {
-                Error::invalid(format!(
-                    "custom_data: data of a workflow must be base64: {e}"
-                ))
-            })?;
-            Custom::Workflow {
-                name,
-                data: Bytes::from(data),
-            }
-        }
-        TransType::Tcc | TransType::Xa => Custom::None,
-    })
-}
-
-/// `orders` as a map of step to earlier steps, or as a list with one entry per step (PHP encodes contiguous keys so).
-fn orders(value: Option<Value>, steps: usize) -> Result<Vec<Vec<usize>>, Error> {
-    let mut all = vec![Vec::new(); steps];
-    let bad = |why: String| {
-        Error::invalid(format!(
-            "custom_data: orders {why}; steps are counted from 0, there are {steps}"
-        ))
-    };
-    let mut set = |step: usize, before: Value| -> Result<(), Error> {
-        let before: Vec<usize> = match before {
-            Value::Null => Vec::new(),
-            v => serde_json::from_value(v)
-                .map_err(|_| bad(format!("of step {step} must be a list of step numbers")))?,
-        };
-        if let Some(b) = before.iter().chain([&step]).find(|b| **b >= steps) {
-            return Err(bad(format!("name step {b}, which does not exist")));
-        }
-        all[step] = before;
-        Ok(())
-    };
-    match value {
-        None | Some(Value::Null) => {}
-        Some(Value::Object(map)) => {
-            for (key, before) in map {
-                let step = key
-                    .parse()
-                    .map_err(|_| bad(format!("have the key {key:?}")))?;
-                set(step, before)?;
-            }
-        }
-        Some(Value::Array(list)) => {
-            for (step, before) in list.into_iter().enumerate() {
-                set(step, before)?;
-            }
-        }
-        Some(other) => return Err(bad(format!("are {other}, not a map"))),
-    }
-    Ok(all)
-}
-
 /// A checked registerBranch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Register {
@@ -430,8 +334,12 @@ pub fn register(req: &BranchRequest, limits: &Limits) -> Result<Register, Error>
     let url = |key: &str| -> Result<String, Error> {
         let url = req.get(key);
         if !url.is_empty() {
-            via(req.protocol, url, limits.url)
+            let v = via(req.protocol, url, limits.url)
                 .map_err(|e| Error::invalid(format!("{key}: {e}")))?;
+            if v == Via::Grpc {
+                let identity = [("gid", gid.as_str()), ("branch_id", branch_id)];
+                check_metadata(identity, &BTreeMap::new())?;
+            }
         }
         Ok(url.to_owned())
     };

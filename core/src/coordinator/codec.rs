@@ -426,7 +426,7 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
         payloads,
         query_prepared: h.query_prepared.into_owned(),
         options: h.options.into_owned(),
-        custom: admit::custom(h.trans_type, &h.custom_data, h.lengths.len())
+        custom: super::custom::custom(h.trans_type, &h.custom_data, h.lengths.len())
             .map_err(|e| damaged(gid, e))?,
         custom_data: h.custom_data.into_owned(),
     };
@@ -439,8 +439,9 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
                 let a: AmendHead = head(gid, &bytes)?;
                 def.options = a.options;
                 if a.custom_data != def.custom_data {
-                    def.custom = admit::custom(def.trans_type, &a.custom_data, def.payloads.len())
-                        .map_err(|e| damaged(gid, e))?;
+                    def.custom =
+                        super::custom::custom(def.trans_type, &a.custom_data, def.payloads.len())
+                            .map_err(|e| damaged(gid, e))?;
                     def.custom_data = a.custom_data;
                 }
             }

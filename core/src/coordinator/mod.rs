@@ -2,6 +2,7 @@
 
 pub mod admit;
 pub mod codec;
+mod custom;
 pub mod decision;
 pub mod event;
 mod msg;

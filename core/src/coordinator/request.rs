@@ -239,7 +239,7 @@ fn amend(
     if merged == tx.def.options && custom_data == tx.def.custom_data {
         return Ok(());
     }
-    let custom = admit::custom(tx.def.trans_type, &custom_data, tx.def.payloads.len())?;
+    let custom = super::custom::custom(tx.def.trans_type, &custom_data, tx.def.payloads.len())?;
     tx.def.custom = custom;
     tx.amend(merged, custom_data, env.now);
     Ok(())

@@ -4,8 +4,8 @@ mod call;
 mod operations;
 mod status;
 
-pub use call::{GrpcCall, GrpcTarget};
-pub use operations::{branch, millis, transaction};
+pub use call::{GrpcCall, GrpcTarget, check_metadata};
+pub use operations::{branches, listed, millis, transaction};
 pub use status::{Code, classify_grpc, code_of};
 
 use crate::branch::{BranchStatus, Protocol};

@@ -1,31 +1,24 @@
 //! The listeners for HTTP/1.1 and, for gRPC, HTTP/2: hyper directly, for this is the hot path. They know nothing of routes.
 
+use super::protocol::{Connection, Protocol};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper::rt::bounds::Http2ServerConnExec;
-use hyper::server::conn::{http1, http2};
-use hyper::service::{HttpService, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::body::Body;
 use std::convert::Infallible;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
+pub use super::protocol::{Http1, Http2};
+
 /// How long a client may take to send the head of its next request, waiting between requests included: longer than the 90 s that clients'
 /// pools usually keep a connection, so that a client never sends into a close.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often an HTTP/2 client that says nothing is asked whether it is there, and how long it has to answer.
-const PING_PAUSE: Duration = Duration::from_secs(60);
-/// See [`PING_PAUSE`].
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Requests at a time on one HTTP/2 connection: those that wait for a result take one each.
-const STREAMS_MAX: u32 = 4_096;
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause after a failed accept: descriptors may be free again then.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Failed accepts are logged at most this often.
@@ -41,94 +34,6 @@ enum Phase {
     Open,
     Draining,
     Ended,
-}
-
-/// What is spoken on the connections of a listener, and who answers.
-pub trait Protocol: Clone + Send + Sync + 'static {
-    /// A connection on this socket.
-    fn connect(&self, stream: TcpStream) -> impl Connection + Send + 'static;
-}
-
-/// A connection being served.
-pub trait Connection: Future<Output = hyper::Result<()>> {
-    /// Ends it after the requests that are under way.
-    fn drain(self: Pin<&mut Self>);
-}
-
-/// HTTP/1.1.
-#[derive(Clone)]
-pub struct Http1<H>(pub H);
-
-/// HTTP/2 without TLS, as gRPC speaks it.
-#[derive(Clone)]
-pub struct Http2<H>(pub H);
-
-impl<H, F> Protocol for Http1<H>
-where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
-{
-    fn connect(&self, stream: TcpStream) -> impl Connection + Send + 'static {
-        let handler = self.0.clone();
-        let service = service_fn(move |request| {
-            let answer = handler(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            // Answers are short: copied behind their head they cost less than a vectored write.
-            .writev(false)
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-    }
-}
-
-impl<H, F, B> Protocol for Http2<H>
-where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<tower::BoxError>,
-{
-    fn connect(&self, stream: TcpStream) -> impl Connection + Send + 'static {
-        let handler = self.0.clone();
-        let service = service_fn(move |request| {
-            let answer = handler(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING_PAUSE)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .max_concurrent_streams(STREAMS_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-    }
-}
-
-impl<B, S> Connection for http1::Connection<TokioIo<TcpStream>, S>
-where
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<tower::BoxError>,
-    B: Body + 'static,
-    B::Error: Into<tower::BoxError>,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<B, S, E> Connection for http2::Connection<TokioIo<TcpStream>, S, E>
-where
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<tower::BoxError>,
-    B: Body + 'static,
-    B::Error: Into<tower::BoxError>,
-    E: Http2ServerConnExec<S::Future, B>,
-{
-    fn drain(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
 }
 
 /// Answers requests until `shutdown` resolves. Then it stops accepting, closes idle connections, lets busy ones finish their request for
@@ -159,8 +64,12 @@ pub async fn serve(
             Ok((stream, _)) => {
                 // Answers are small and awaited; a socket that refuses the option is already closed.
                 let _ = stream.set_nodelay(true);
-                let served = protocol.connect(stream);
-                tokio::spawn(connection(served, phase.subscribe(), open.clone()));
+                tokio::spawn(connection(
+                    protocol.clone(),
+                    stream,
+                    phase.subscribe(),
+                    open.clone(),
+                ));
             }
             Err(e) if of_one_client(&e) => {}
             Err(e) => {
@@ -183,10 +92,17 @@ pub async fn serve(
 }
 
 async fn connection(
-    connection: impl Connection,
+    protocol: impl Protocol,
+    stream: TcpStream,
     mut phase: watch::Receiver<Phase>,
     _open: mpsc::Sender<Infallible>,
 ) {
+    // One that has not said anything yet is not waited for.
+    let connected = tokio::select! {
+        connected = protocol.connect(stream) => connected,
+        _ = phase.wait_for(|now| *now != Phase::Open) => None,
+    };
+    let Some(connection) = connected else { return };
     let mut connection = pin!(connection);
     let mut draining = false;
     loop {

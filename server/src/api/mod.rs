@@ -8,6 +8,7 @@ mod jsonrpc;
 pub mod listen;
 mod ops;
 mod params;
+mod protocol;
 mod route;
 
 use crate::engine::Engine;

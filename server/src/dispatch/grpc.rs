@@ -1,7 +1,7 @@
 //! Unary branch calls over gRPC (dtm-server.md 7.4): raw bytes go out, of the answer only the status counts.
 //!
-//! Spoken over hyper's HTTP/2 directly, for what a branch answers is read to its end and dropped: a message of any size or shape, or
-//! none, is as good as another. There is one connection for each target, and many calls at a time on it.
+//! Spoken over hyper's HTTP/2 directly, for the message that a branch answers is read to its end and dropped: one of any size or shape,
+//! or none, is as good as another. There is one connection for each target, and many calls at a time on it.
 
 use super::Reply;
 use super::connect::{Connector, Failed, Place, broken, late, leave_the_container};
@@ -23,10 +23,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Unused longer than this, a connection is closed when another is opened.
-const IDLE_TIME: Duration = Duration::from_secs(300);
+/// Unused longer than this, a connection is not used again: something between here and there may have forgotten it.
+const IDLE_TIME: Duration = Duration::from_secs(120);
+/// How long a connection may take to be opened. Others wait for it, whose calls may have less time than the one that opens it.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// What headers of an answer may have together: the text of a failure stands among them.
-const HEADERS_MAX: u32 = 256 << 10;
+const HEADERS_MAX: u32 = 1 << 20;
 
 type Sender = SendRequest<Full<Bytes>>;
 
@@ -51,15 +53,24 @@ struct Shared {
 /// The connection to a target, opened by the first who needs it while the others wait.
 #[derive(Default)]
 struct Channel {
-    open: Mutex<Option<(Sender, Instant)>>,
-    opening: tokio::sync::Mutex<()>,
+    open: Mutex<Option<Open>>,
+    opening: tokio::sync::Mutex<u64>,
+}
+
+/// A connection.
+#[derive(Clone)]
+struct Open {
+    sender: Sender,
+    used: Instant,
+    /// Which one of its target it is, so that nobody ends one that was opened after his own.
+    number: u64,
 }
 
 /// How far a call has come, for the text of a timeout.
 #[derive(Default)]
 struct Progress {
-    /// On whose connection it was sent.
-    channel: Option<Arc<Channel>>,
+    /// On which connection it was sent.
+    sent: Option<(Arc<Channel>, u64)>,
 }
 
 impl GrpcTransport {
@@ -105,10 +116,10 @@ impl GrpcTransport {
                 },
                 Ok(Err(failed)) => failed.into(),
                 Err(_) => {
-                    let connecting = progress.channel.is_none();
+                    let connecting = progress.sent.is_none();
                     // It may be the connection: the next call gets another.
-                    if let Some(channel) = progress.channel {
-                        *channel.open() = None;
+                    if let Some((channel, number)) = progress.sent {
+                        channel.give_up(number);
                     }
                     late(&shown, limit, connecting).into()
                 }
@@ -118,26 +129,31 @@ impl GrpcTransport {
 }
 
 impl Channel {
-    fn open(&self) -> MutexGuard<'_, Option<(Sender, Instant)>> {
+    fn open(&self) -> MutexGuard<'_, Option<Open>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The open connection, if there is one that is not closed.
-    fn sender(&self) -> Option<Sender> {
+    /// The open connection, if there is one that may be used.
+    fn current(&self) -> Option<Open> {
         let mut open = self.open();
-        let (sender, used) = open.as_mut()?;
-        if sender.is_closed() {
+        let current = open.as_mut()?;
+        if current.sender.is_closed() || current.used.elapsed() > IDLE_TIME {
             *open = None;
             return None;
         }
-        *used = Instant::now();
-        Some(sender.clone())
+        current.used = Instant::now();
+        Some(current.clone())
+    }
+
+    /// Does not use this connection again.
+    fn give_up(&self, number: u64) {
+        self.open().take_if(|open| open.number == number);
     }
 
     fn is_idle(&self) -> bool {
         self.open()
             .as_ref()
-            .is_none_or(|(_, used)| used.elapsed() > IDLE_TIME)
+            .is_none_or(|open| open.used.elapsed() > IDLE_TIME)
     }
 }
 
@@ -150,26 +166,31 @@ impl Shared {
         progress: &mut Progress,
     ) -> Result<Outcome, Failed> {
         let channel = self.channel(shown);
-        let (mut sender, mut fresh) = match channel.sender() {
-            Some(sender) => (sender, false),
+        let (mut open, mut fresh) = match channel.current() {
+            Some(open) => (open, false),
             // Boxed, or every call would carry the state of a connect about: 5 KiB more.
             None => Box::pin(self.connect(&channel, target, shown)).await?,
         };
         let mut again = false;
         let answer = loop {
-            progress.channel = Some(channel.clone());
-            let mut error = match sender.try_send_request(request(call, target)?).await {
+            progress.sent = Some((channel.clone(), open.number));
+            let request = request(call, target)?;
+            let mut error = match open.sender.try_send_request(request).await {
                 Ok(answer) => break answer,
                 Err(error) => error,
             };
             let unsent = error.take_message().is_some() && !fresh;
-            if again || !unsent && !is_unprocessed(error.error()) {
+            let refused = refused(error.error());
+            if again || !unsent && refused.is_none() {
                 return Err(unanswered(shown, error.error(), target.tls, fresh));
             }
             again = true;
-            progress.channel = None;
-            *channel.open() = None;
-            (sender, fresh) = Box::pin(self.connect(&channel, target, shown)).await?;
+            progress.sent = None;
+            // A server that is at its limit of calls is not helped by another connection.
+            if refused != Some(Refused::Stream) {
+                channel.give_up(open.number);
+                (open, fresh) = Box::pin(self.connect(&channel, target, shown)).await?;
+            }
         };
         read(answer, shown).await
     }
@@ -192,10 +213,10 @@ impl Shared {
         channel: &Channel,
         target: &GrpcTarget<'_>,
         shown: &str,
-    ) -> Result<(Sender, bool), Failed> {
-        let _opening = channel.opening.lock().await;
-        if let Some(sender) = channel.sender() {
-            return Ok((sender, false));
+    ) -> Result<(Open, bool), Failed> {
+        let mut number = channel.opening.lock().await;
+        if let Some(open) = channel.current() {
+            return Ok((open, false));
         }
         let place = Place {
             tls: target.tls,
@@ -204,7 +225,9 @@ impl Shared {
             authority: target.authority,
             shown,
         };
-        let io = self.connector.connect(&place).await?;
+        let io = timeout(CONNECT_TIME, self.connector.connect(&place))
+            .await
+            .unwrap_or_else(|_| Err(late(shown, CONNECT_TIME, true)))?;
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .max_header_list_size(HEADERS_MAX)
             .handshake(io)
@@ -212,8 +235,14 @@ impl Shared {
             .map_err(|e| broken(shown, &e, false))?;
         // How it ends reaches the calls that wait on it.
         tokio::spawn(connection);
-        *channel.open() = Some((sender.clone(), Instant::now()));
-        Ok((sender, true))
+        *number += 1;
+        let open = Open {
+            sender,
+            used: Instant::now(),
+            number: *number,
+        };
+        *channel.open() = Some(open.clone());
+        Ok((open, true))
     }
 }
 
@@ -269,17 +298,29 @@ fn timeout_value(ms: amends::Millis) -> HeaderValue {
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("1H"))
 }
 
-/// Whether the server said that it did not look at the call: it refused the stream, or went away before it.
-fn is_unprocessed(error: &hyper::Error) -> bool {
+/// How a server says that it did not look at a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// It goes away.
+    Connection,
+    /// It takes no more calls now.
+    Stream,
+}
+
+fn refused(error: &hyper::Error) -> Option<Refused> {
     let mut cause = error.source();
     while let Some(source) = cause {
         if let Some(error) = source.downcast_ref::<h2::Error>() {
-            let left = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
-            return error.is_remote() && (left || error.reason() == Some(Reason::REFUSED_STREAM));
+            return match error.reason() {
+                _ if !error.is_remote() => None,
+                Some(Reason::NO_ERROR) if error.is_go_away() => Some(Refused::Connection),
+                Some(Reason::REFUSED_STREAM) => Some(Refused::Stream),
+                _ => None,
+            };
         }
         cause = source.source();
     }
-    false
+    None
 }
 
 /// The text of a call that got no answer. Who speaks something else than HTTP/2 breaks off at the first bytes of a connection.
@@ -294,41 +335,57 @@ fn unanswered(shown: &str, error: &hyper::Error, tls: bool, fresh: bool) -> Fail
     failed
 }
 
-/// Reads an answer to its end, for its status comes last.
+/// Reads an answer to its end, for its status comes last: in the trailers, or, where there is nothing else, in the headers.
 async fn read(answer: Response<Incoming>, shown: &str) -> Result<Outcome, Failed> {
     let (head, mut body) = answer.into_parts();
-    // An answer without a message may carry its status at once.
-    let mut status = status_of(&head.headers);
+    let mut status = Status::of(&head.headers);
     while let Some(frame) = body.frame().await {
-        match frame {
-            Ok(frame) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    status = status_of(trailers).or(status);
-                }
-            }
-            // What follows a status that was read cannot change it.
-            Err(_) if status.is_some() => break,
-            Err(e) => return Err(broken(shown, &e, true)),
-        }
+        // Whatever stood in front of a break is not to be trusted.
+        let frame = frame.map_err(|e| broken(shown, &e, true))?;
+        status = match frame.into_trailers() {
+            Ok(trailers) => Status::of(&trailers),
+            Err(data) if data.data_ref().is_some_and(|data| !data.is_empty()) => Status::Missing,
+            Err(_) => status,
+        };
     }
+    let content_type = head.headers.get(CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     Ok(match status {
-        Some((code, message)) => classify_grpc(code, &message),
-        None if head.status != StatusCode::OK => {
+        _ if head.status != StatusCode::OK => {
             Outcome::Error(format!("answered HTTP {}, which is no gRPC", head.status))
         }
-        None => Outcome::Error("its answer has no grpc-status".to_owned()),
+        _ if !is_grpc => {
+            Outcome::Error("its answer has no content-type application/grpc".to_owned())
+        }
+        Status::Is(code, message) => classify_grpc(code, &message),
+        Status::Missing => Outcome::Error("its answer has no grpc-status".to_owned()),
+        Status::Strange => Outcome::Error("its answer has no grpc-status that is one".to_owned()),
     })
 }
 
-/// The status in these headers. One that is no number is UNKNOWN.
-fn status_of(headers: &HeaderMap) -> Option<(Code, String)> {
-    let code = headers.get("grpc-status")?;
-    let code = code.to_str().ok().and_then(|text| text.parse().ok());
-    let message = headers.get("grpc-message").map(HeaderValue::as_bytes);
-    Some((
-        Code(code.unwrap_or(2)),
-        percent_decode(message.unwrap_or_default())
-            .decode_utf8_lossy()
-            .into_owned(),
-    ))
+/// What headers or trailers say of a call.
+enum Status {
+    Is(Code, String),
+    Missing,
+    /// More than one, or no number.
+    Strange,
+}
+
+impl Status {
+    fn of(headers: &HeaderMap) -> Status {
+        let mut codes = headers.get_all("grpc-status").iter();
+        let code = match (codes.next(), codes.next()) {
+            (None, _) => return Status::Missing,
+            (Some(code), None) => code.as_bytes(),
+            (Some(_), Some(_)) => return Status::Strange,
+        };
+        let digits = std::str::from_utf8(code).ok();
+        let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+        let Some(code) = digits.and_then(|d| d.parse().ok()) else {
+            return Status::Strange;
+        };
+        let message = headers.get("grpc-message").map(HeaderValue::as_bytes);
+        let message = percent_decode(message.unwrap_or_default()).decode_utf8_lossy();
+        Status::Is(Code(code), message.into_owned())
+    }
 }

@@ -17,7 +17,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
-pub type Body = BoxBody<Bytes, Infallible>;
+/// A body that breaks off.
+#[derive(Debug, thiserror::Error)]
+#[error("broken as asked")]
+pub struct Broken;
+
+pub type Body = BoxBody<Bytes, Broken>;
+
+/// What every gRPC answer has.
+pub const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
 /// A call as it came in.
 #[derive(Clone, Debug)]
@@ -38,6 +46,8 @@ impl Seen {
 /// What is answered.
 pub enum Answer {
     Now(Response<Body>),
+    /// Headers with these, and then the stream is reset.
+    Reset(&'static [(&'static str, &'static str)]),
     /// Nothing, ever.
     Silence,
     /// The whole connection ends.
@@ -112,6 +122,17 @@ pub async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, behaviour: Arc<B
             };
             match behaviour(seen) {
                 Answer::Now(answer) => Ok::<_, Infallible>(answer),
+                Answer::Reset(headers) => {
+                    // The headers have gone out before it breaks.
+                    let broken = futures_util::stream::once(async {
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        Err::<Frame<Bytes>, _>(Broken)
+                    });
+                    let body = StreamBody::new(broken);
+                    let mut response = Response::new(BodyExt::boxed(body));
+                    *response.headers_mut() = map(headers);
+                    Ok(response)
+                }
                 Answer::Silence => std::future::pending().await,
                 Answer::HangUp => {
                     hang_up.send_replace(true);
@@ -130,7 +151,7 @@ pub async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, behaviour: Arc<B
 
 /// An answer of these messages and trailers, after headers with these.
 pub fn answer(headers: &[(&str, &str)], data: &[&[u8]], trailers: &[(&str, &str)]) -> Answer {
-    let mut frames: Vec<Result<Frame<Bytes>, Infallible>> = data
+    let mut frames: Vec<Result<Frame<Bytes>, Broken>> = data
         .iter()
         .map(|d| Ok(Frame::data(Bytes::copy_from_slice(d))))
         .collect();
@@ -155,7 +176,6 @@ fn map(pairs: &[(&str, &str)]) -> HeaderMap {
 
 /// A unary answer with this status.
 pub fn status(code: &str, message: &str) -> Answer {
-    const GRPC: (&str, &str) = ("content-type", "application/grpc");
     answer(
         &[GRPC],
         &[b"\0\0\0\0\0"],

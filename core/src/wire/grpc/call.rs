@@ -11,6 +11,7 @@ use bytes::Bytes;
 use prost::Message;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 /// Where a gRPC URL leads: `host:port/package.Service/Method`, `grpc://…` (port 80) or `grpcs://…` (TLS, port 443).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +48,8 @@ impl<'a> GrpcTarget<'a> {
             return bad("it has no method");
         };
         let (authority, path) = rest.split_at(slash);
-        if path
-            .bytes()
-            .any(|b| !b.is_ascii_graphic() || b"?#".contains(&b))
+        let in_path = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&b);
+        if !path.bytes().all(in_path)
             || path[1..].split('/').any(str::is_empty)
             || !path[1..].contains('/')
         {
@@ -60,8 +60,13 @@ impl<'a> GrpcTarget<'a> {
             Some((host, port)) => (host, port),
             None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
         };
-        let legal = |b: u8| b.is_ascii_alphanumeric() || b"-._:%".contains(&b);
-        if host.is_empty() || !host.bytes().all(legal) {
+        let in_host = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        let legal = if bracketed.is_some() {
+            host.parse::<Ipv6Addr>().is_ok()
+        } else {
+            !host.is_empty() && host.bytes().all(in_host)
+        };
+        if !legal {
             return bad("it has no valid host");
         }
         let port = match (port.strip_prefix(':'), default) {
@@ -144,6 +149,37 @@ impl GrpcCall {
             timeout,
         }
     }
+}
+
+/// Refuses what cannot be sent as metadata, where it is about to be stored for gRPC calls: values are printable ASCII, keys letters, digits
+/// and `-_.` (the gRPC protocol over HTTP/2). Error: `Invalid`.
+pub fn check_metadata<'a>(
+    identity: impl IntoIterator<Item = (&'static str, &'a str)>,
+    headers: &BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let printable = |text: &str| text.bytes().all(|b| matches!(b, 0x20..=0x7e));
+    for (what, text) in identity {
+        if !printable(text) {
+            return Err(Error::invalid(format!(
+                "{what} is {text:?}: gRPC branches take printable ASCII only"
+            )));
+        }
+    }
+    for (key, value) in headers {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if !key.bytes().all(legal) {
+            return Err(Error::invalid(format!(
+                "branch_headers: {key:?} cannot be sent to gRPC branches, whose keys are letters, digits, -, _ and ."
+            )));
+        }
+        let binary = key.to_ascii_lowercase().ends_with("-bin");
+        if !binary && !printable(value) {
+            return Err(Error::invalid(format!(
+                "branch_headers: the value of {key:?} is not printable ASCII, as gRPC branches take it; a key that ends with -bin takes any"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Keys that belong to the call or the connection, which are not a transaction's to set.

@@ -54,8 +54,34 @@ pub fn transaction(tx: &Transaction, policy: &Policy) -> v1::Transaction {
     }
 }
 
-/// The view of a branch operation.
-pub fn branch(row: &Row) -> v1::Branch {
+/// The view of a transaction in a list: without what may be large.
+pub fn listed(tx: &Transaction, policy: &Policy) -> v1::Transaction {
+    v1::Transaction {
+        custom_data: String::new(),
+        result: String::new(),
+        ..transaction(tx, policy)
+    }
+}
+
+/// The views of a transaction's branch operations, in the order they were stored. Payloads are left out from the point on where together
+/// they have more than `payloads_max` bytes.
+pub fn branches(tx: &Transaction, payloads_max: usize) -> Vec<v1::Branch> {
+    let mut room = payloads_max;
+    let rows = tx.rows().iter().map(|row| {
+        let mut branch = branch(row);
+        match room.checked_sub(row.payload.len()) {
+            Some(left) => room = left,
+            None => {
+                room = 0;
+                branch.payload.clear();
+            }
+        }
+        branch
+    });
+    rows.collect()
+}
+
+fn branch(row: &Row) -> v1::Branch {
     let changed = Some(row.state.updated).filter(|at| *at != 0);
     v1::Branch {
         branch_id: row.branch_id.clone(),
@@ -63,6 +89,7 @@ pub fn branch(row: &Row) -> v1::Branch {
         status: row.state.status.as_str().to_owned(),
         url: row.url.clone(),
         payload: row.payload.clone(),
+        payload_bytes: row.payload.len() as u64,
         create_time: time(row.created),
         update_time: time(changed.unwrap_or(row.created)),
         finish_time: changed

@@ -166,10 +166,43 @@ fn targets_are_taken_apart() {
         "u:p@h:1/p.S/M",
         "etcd://h:1/p.S/M",
         "grpc:///p.S/M",
+        "h:1/p.S/<M>",
+        "h:1/p.S/M`",
+        "h:1/p.S/{M}",
+        "h%41:80/p.S/M",
+        "[x_y]:80/p.S/M",
+        "[:]:80/p.S/M",
+        "[fe80::1%25eth0]:80/p.S/M",
+        "%:1/p.S/M",
     ] {
         let e = GrpcTarget::parse(bad).expect_err(bad);
         assert_eq!(e.kind(), ErrorKind::Invalid, "{bad}");
         assert!(e.message().contains("host:port/package.Service/Method"));
+    }
+}
+
+#[test]
+fn what_cannot_be_metadata_is_refused() {
+    let check = |gid: &str, headers: &[(&str, &str)]| {
+        let headers = headers
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        check_metadata([("gid", gid)], &headers)
+    };
+    assert!(check("g 1~", &[("X-a_b.c", "v ~"), ("x-bin", "\u{1}ü")]).is_ok());
+    for (gid, headers, part) in [
+        ("gü", &[][..], "gid"),
+        ("g", &[("x-a", "ü")], "x-a"),
+        ("g", &[("x-a", "a\tb")], "x-a"),
+        ("g", &[("a!b", "v")], "a!b"),
+        ("g", &[("x$y", "v")], "x$y"),
+    ] {
+        let e = check(gid, headers).expect_err(part);
+        assert!(
+            e.kind() == ErrorKind::Invalid && e.message().contains(part),
+            "{e}"
+        );
     }
 }
 

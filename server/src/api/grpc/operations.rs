@@ -11,7 +11,7 @@ use amends::wire::grpc::v1::{
     ForceStopReply, ForceStopRequest, ListReply, ListRequest, QueryReply, QueryRequest,
     ResetAllReply, ResetAllRequest, ResetReply, ResetRequest,
 };
-use amends::wire::grpc::{branch, millis, transaction};
+use amends::wire::grpc::{branches, listed, millis, transaction};
 use amends::{Error, Status as TxStatus, TransType};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -22,6 +22,9 @@ pub(super) use generated::operations_server::OperationsServer;
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/amends.v1.rs"));
 }
+
+/// What the payloads of a reply may have together.
+const PAYLOADS_MAX: usize = 2 << 20;
 
 #[derive(Clone)]
 pub(super) struct OperationsService(pub(super) Arc<Api>);
@@ -42,7 +45,7 @@ impl generated::operations_server::Operations for OperationsService {
             let tx = tx.ok_or_else(|| Error::unknown_gid(&gid))?;
             Ok(QueryReply {
                 transaction: Some(transaction(&tx, engine.policy())),
-                branches: tx.rows().iter().map(branch).collect(),
+                branches: branches(&tx, PAYLOADS_MAX),
             })
         }))
     }
@@ -92,7 +95,7 @@ impl OperationsService {
         let (txs, next) = engine.list(filter, position, limit).await?;
         let policy = engine.policy();
         Ok(ListReply {
-            transactions: txs.iter().map(|tx| transaction(tx, policy)).collect(),
+            transactions: txs.iter().map(|tx| listed(tx, policy)).collect(),
             next_page_token: next.unwrap_or_default(),
         })
     }

@@ -144,6 +144,11 @@ async fn s21_topics() {
         "called over gRPC"
     );
     assert_eq!(w.branches.calls("/b")[0].param("branch_id"), "01-02");
+    // A subscriber without a scheme holds up nobody who publishes over HTTP.
+    let check = json!({"query_prepared": w.branches.url("/check")});
+    let over_http = amends_scenarios::merge(body("m2"), check);
+    w.dtm.post("submit", &over_http).await.expect_success();
+    assert_eq!(w.branches.count("/a"), 2);
     topic(&w, "Unsubscribe", "tp", &http)
         .await
         .expect("unsubscribes");

@@ -8,6 +8,7 @@ use amends::wire::grpc::v1::{
 use amends_scenarios::{DURABLE, GrpcStatus, Reply, World};
 use bytes::Bytes;
 use serde_json::json;
+use std::io::Write;
 use std::time::Duration;
 
 async fn query(w: &World, gid: &str) -> Result<QueryReply, GrpcStatus> {
@@ -191,8 +192,13 @@ async fn s28_reset_all() {
     let method = "amends.v1.Operations/ResetAll";
     let none: ResetAllReply = w.grpc.call(method, &reset(5_000, 0)).await.expect("none");
     assert_eq!((none.succeed_count, none.has_remaining), (0, false));
-    let one: ResetAllReply = w.grpc.call(method, &reset(10, 1)).await.expect("one");
-    assert_eq!((one.succeed_count, one.has_remaining), (1, false));
+    // It waits once the answer has been taken in.
+    let found = async || {
+        let one: ResetAllReply = w.grpc.call(method, &reset(10, 1)).await.expect("one");
+        assert!(!one.has_remaining);
+        one.succeed_count == 1
+    };
+    amends_scenarios::eventually("one is reset", amends_scenarios::DEADLINE, found).await;
     w.dtm.wait_status("s", "succeed").await;
     let refused: Result<ResetAllReply, GrpcStatus> = w.grpc.call(method, &reset(1, 10_001)).await;
     assert_eq!(refused.expect_err("too many").code, INVALID_ARGUMENT);
@@ -309,13 +315,21 @@ async fn s30_a_stop_answers_those_that_wait() {
     let client = w.grpc.clone();
     let waiting = tokio::spawn(async move { client.dtm_json("Submit", &body).await });
     w.branches.wait("/a", 1).await;
+    // Nor does who has not said anything, or not all of it.
+    let silent = std::net::TcpStream::connect(w.server.grpc_addr()).expect("connects");
+    let mut half = std::net::TcpStream::connect(w.server.grpc_addr()).expect("connects");
+    half.write_all(b"PRI * HTTP/2.0").expect("written");
     // A watch of the health service does not hold up the end.
     let (health, watcher) = (w.grpc.clone(), "grpc.health.v1.Health/Watch");
     let watching =
         tokio::spawn(async move { health.raw(watcher, amends_scenarios::framed(b"")).await });
+    let start = std::time::Instant::now();
     w.server.terminate();
     gate.open();
     let status = w.server.ended(Duration::from_secs(20)).await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(9), "below the grace: {took:?}");
+    drop((silent, half));
     assert_eq!(status.code(), Some(0), "{}", w.server.stderr());
     waiting.await.expect("no panic").expect("it succeeded");
     let states = watching.await.expect("no panic").expect("ended orderly");

@@ -62,6 +62,9 @@ async fn s01_requests_that_can_never_succeed() {
         ),
         (json!({"retry_interval": -5}), "retry_interval is -5"),
         (json!({"branch_headers": {"a b": "c"}}), "header name"),
+        (json!({"branch_headers": {"x-a": "ü"}}), "printable ASCII"),
+        (json!({"branch_headers": {"a!b": "c"}}), "a!b"),
+        (json!({"gid": "gü"}), "printable ASCII"),
     ] {
         let body = amends_scenarios::merge(good.clone(), extra.clone());
         refused_with(
@@ -109,11 +112,27 @@ async fn s01_bytes_that_are_no_request() {
     assert_eq!(unknown.expect_err("no method").code, UNIMPLEMENTED);
     let unknown = w.grpc.raw("no.Service/Submit", framed(b"")).await;
     assert_eq!(unknown.expect_err("no service").code, UNIMPLEMENTED);
-    let none = w.grpc.raw("dtmgimp.Dtm/Submit", Bytes::new()).await;
-    none.expect_err("no message at all");
-    // An HTTP/1 client at the gRPC port is told so, one way or another, and harms nobody.
+    for broken in [&b""[..], b"\0\0\0", b"\0\0\0\0\x05abc", b"\x07\0\0\0\0"] {
+        let bytes = Bytes::copy_from_slice(broken);
+        let status = w.grpc.raw("dtmgimp.Dtm/Submit", bytes).await;
+        let status = status.expect_err("a broken frame");
+        assert_eq!(
+            status.code, INVALID_ARGUMENT,
+            "{broken:?}: {}",
+            status.message
+        );
+    }
+    let compressed = Bytes::from_static(b"\x01\0\0\0\0");
+    let status = w.grpc.raw("dtmgimp.Dtm/Submit", compressed).await;
+    assert_eq!(status.expect_err("compressed").code, UNIMPLEMENTED);
+    // An HTTP/1 client at the gRPC port is told so, and harms nobody.
     let client = amends_scenarios::Client::new(w.server.grpc_addr());
-    let _ = client.send(Method::GET, "/api/ping", "").await;
+    let told = client
+        .send(Method::GET, "/api/ping", "")
+        .await
+        .expect("told");
+    assert_eq!(told.status, 400);
+    assert!(told.text().contains("speaks gRPC"), "{}", told.text());
     let gid: DtmGidReply = w.grpc.call("dtmgimp.Dtm/NewGid", &()).await.expect("a gid");
     assert!(!gid.gid.is_empty());
 }
