@@ -227,7 +227,10 @@ async fn what_the_server_did_not_look_at_is_called_again_once() {
             for _ in 0..leaving {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
                 let mut buffer = [0; 1_024];
-                stream.read(&mut buffer).await.expect("a preface");
+                stream
+                    .read_exact(&mut buffer[..24])
+                    .await
+                    .expect("a preface");
                 stream.write_all(SETTINGS).await.expect("written");
                 stream.write_all(GO_AWAY).await.expect("written");
                 // Until the client has gone, too.

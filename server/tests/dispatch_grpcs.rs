@@ -1,7 +1,7 @@
-//! grpcs branch calls. The certificates a process trusts come from its environment, so the calls are made in a child process: this test
-//! program, asked for its ignored test.
+//! grpcs branch calls.
 
 mod grpc_participant;
+mod tls_child;
 
 use amends::Outcome;
 use amends::wire::grpc::GrpcCall;
@@ -10,27 +10,10 @@ use grpc_participant::{Seen, serve, status};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-
-/// A certificate for 127.0.0.1, made by the command openssl.
-fn certificate(dir: &Path) {
-    let made = Command::new("openssl")
-        .current_dir(dir)
-        .args("req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=test".split(' '))
-        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .output()
-        .expect("this test needs the command openssl");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-}
 
 /// A gRPC server within TLS that offers these protocols.
 async fn server(dir: &Path, alpn: &[&[u8]]) -> String {
@@ -63,29 +46,17 @@ async fn server(dir: &Path, alpn: &[&[u8]]) -> String {
     address.to_string()
 }
 
-async fn outcome(url: String, certificates: Option<&Path>) -> String {
-    let mut child = tokio::process::Command::new(std::env::current_exe().expect("this program"));
-    child
-        .args(["--exact", "one_call", "--ignored", "--nocapture"])
-        .env("AMENDS_TEST_URL", url)
-        .kill_on_drop(true);
-    if let Some(file) = certificates {
-        child.env("SSL_CERT_FILE", file);
-    }
-    let output = child.output().await.expect("child");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .find_map(|l| l.split_once("outcome: "))
-        .map(|(_, o)| o.to_owned())
-        .unwrap_or(text)
+/// The server runs on this thread, so that the child is waited for on another.
+async fn outcome(url: String, certificates: Option<PathBuf>) -> String {
+    let wait = move || tls_child::outcome(&url, certificates.as_deref());
+    tokio::task::spawn_blocking(wait).await.expect("no panic")
 }
 
 #[tokio::test]
 #[ignore = "the child of the other test"]
 async fn one_call() {
-    let url = std::env::var("AMENDS_TEST_URL").expect("called by the other test");
     let call = GrpcCall {
-        url,
+        url: tls_child::url(),
         metadata: Vec::new(),
         message: Default::default(),
         timeout: 5_000,
@@ -100,14 +71,14 @@ async fn one_call() {
 #[tokio::test]
 async fn the_systems_certificates_decide_who_is_trusted() {
     let dir = tempfile::tempdir().expect("a folder");
-    certificate(dir.path());
+    tls_child::certificate(dir.path());
     let trusted = dir.path().join("cert.pem");
     // Some servers speak HTTP/2 without saying so in ALPN.
     for alpn in [&[b"h2".as_slice()][..], &[]] {
         let address = server(dir.path(), alpn).await;
         let url = format!("grpcs://{address}/p.S/M");
         assert_eq!(
-            outcome(url.clone(), Some(&trusted)).await,
+            outcome(url.clone(), Some(trusted.clone())).await,
             "failure p.S/M",
             "{alpn:?}"
         );
@@ -116,7 +87,7 @@ async fn the_systems_certificates_decide_who_is_trusted() {
             text.starts_with(&format!("error no TLS with grpcs://{address}: ")),
             "{text}"
         );
-        let text = outcome(format!("grpc://{address}/p.S/M"), Some(&trusted)).await;
+        let text = outcome(format!("grpc://{address}/p.S/M"), Some(trusted.clone())).await;
         assert!(
             text.starts_with("error ") && text.ends_with("(does it speak gRPC, without TLS?)"),
             "{text}"

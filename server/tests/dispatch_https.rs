@@ -1,16 +1,14 @@
-//! https branch calls against `openssl s_server`. The certificates a process trusts come from its environment, so the calls are made in
-//! a child process: this test program, asked for its ignored test.
+//! https branch calls against `openssl s_server`.
 
 mod dispatch_participant;
+mod tls_child;
 
 use amends::Outcome;
 use dispatch_participant::{call, transport};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-
-const CONFIG: &str = "[req]\nprompt=no\ndistinguished_name=name\nx509_extensions=ext\n[name]\nCN=test\n\
-                      [ext]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n";
+use tls_child::{certificate, outcome};
 
 struct Server {
     child: Child,
@@ -22,20 +20,6 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn certificate(dir: &Path) {
-    std::fs::write(dir.join("openssl.cnf"), CONFIG).expect("config");
-    let made = Command::new("openssl")
-        .current_dir(dir)
-        .args("req -x509 -config openssl.cnf -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2".split(' '))
-        .output()
-        .expect("this test needs the command openssl");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
 }
 
 fn server(dir: &Path) -> Server {
@@ -57,27 +41,10 @@ fn server(dir: &Path) -> Server {
     }
 }
 
-fn outcome(url: &str, certificates: Option<&Path>) -> String {
-    let mut child = Command::new(std::env::current_exe().expect("this program"));
-    child
-        .args(["--exact", "one_call", "--ignored", "--nocapture"])
-        .env("AMENDS_TEST_URL", url);
-    if let Some(file) = certificates {
-        child.env("SSL_CERT_FILE", file);
-    }
-    let output = child.output().expect("child");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .find_map(|l| l.split_once("outcome: "))
-        .map(|(_, o)| o.to_owned())
-        .unwrap_or(text)
-}
-
 #[tokio::test]
 #[ignore = "the child of the other test"]
 async fn one_call() {
-    let url = std::env::var("AMENDS_TEST_URL").expect("called by the other test");
-    match transport().call(call(&url, "")).await.outcome {
+    match transport().call(call(&tls_child::url(), "")).await.outcome {
         Outcome::Error(text) => println!("outcome: error {text}"),
         other => println!("outcome: {other:?}"),
     }

@@ -17,7 +17,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 /// The service whose methods the scripted branch service has: `/a` is `busi.Busi/a`.
 pub(crate) const SERVICE: &str = "busi.Busi";
@@ -239,29 +239,19 @@ where
     H: Fn(Call) -> F + Send + Sync + 'static,
     F: Future<Output = Option<Response>> + Send + 'static,
 {
-    let socket = TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .expect("a free port on loopback");
-    let addr = socket.local_addr().expect("a bound address");
     let handler = Arc::new(handler);
-    let task = tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = socket.accept().await else {
-                continue;
-            };
-            stream.set_nodelay(true).ok();
-            let handler = handler.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| answer(handler.clone(), request));
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                // An error is a caller that went away.
-                let _ = builder
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
+    Listener::start(move |stream| {
+        let handler = handler.clone();
+        async move {
+            let service = service_fn(move |request| answer(handler.clone(), request));
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            // An error is a caller that went away.
+            let _ = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         }
-    });
-    Listener::new(addr, task)
+    })
+    .await
 }
 
 async fn answer<H, F>(

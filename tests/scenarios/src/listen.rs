@@ -10,7 +10,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// A request as it arrived.
@@ -102,7 +102,24 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn new(addr: SocketAddr, task: JoinHandle<()>) -> Listener {
+    /// Serves each connection on a free port of the loopback address.
+    pub(crate) async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Listener
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let socket = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .expect("a free port on loopback");
+        let addr = socket.local_addr().expect("a bound address");
+        let task = tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = socket.accept().await else {
+                    continue;
+                };
+                stream.set_nodelay(true).ok();
+                tokio::spawn(serve(stream));
+            }
+        });
         Listener { addr, task }
     }
 }
@@ -124,29 +141,19 @@ where
     H: Fn(Call) -> F + Send + Sync + 'static,
     F: Future<Output = Option<Response>> + Send + 'static,
 {
-    let socket = TcpListener::bind(("127.0.0.1", 0))
-        .await
-        .expect("a free port on loopback");
-    let addr = socket.local_addr().expect("a bound address");
     let handler = Arc::new(handler);
-    let task = tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = socket.accept().await else {
-                continue;
-            };
-            stream.set_nodelay(true).ok();
-            let handler = handler.clone();
-            tokio::spawn(async move {
-                let service = service_fn(move |request| answer(handler.clone(), request));
-                let connection = hyper::server::conn::http1::Builder::new();
-                // An error is a caller that went away, or a cut that the script asked for.
-                let _ = connection
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-            });
+    Listener::start(move |stream| {
+        let handler = handler.clone();
+        async move {
+            let service = service_fn(move |request| answer(handler.clone(), request));
+            let connection = hyper::server::conn::http1::Builder::new();
+            // An error is a caller that went away, or a cut that the script asked for.
+            let _ = connection
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         }
-    });
-    Listener::new(addr, task)
+    })
+    .await
 }
 
 async fn answer<H, F>(
