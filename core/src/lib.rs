@@ -3,6 +3,7 @@
 //! This crate holds the protocols, the coordinator's decisions and (soon) the barriers. It has no socket, no thread, no clock and no
 //! randomness: time and random bytes come in as arguments, what to do comes out as values.
 
+pub mod adapters;
 pub mod branch;
 pub mod coordinator;
 pub mod error;
