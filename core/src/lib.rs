@@ -1,6 +1,6 @@
 //! Amends: distributed transactions across services, databases and languages.
 //!
-//! This crate holds the protocols, the coordinator's decisions and (soon) the barriers. It has no socket, no thread, no clock and no
+//! This crate holds the protocols, the coordinator's decisions and the participant's barriers. It has no socket, no thread, no clock and no
 //! randomness: time and random bytes come in as arguments, what to do comes out as values.
 
 pub mod adapters;

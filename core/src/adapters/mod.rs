@@ -1,4 +1,8 @@
 //! Bridges between the machines of this crate and the libraries of Rust users. Each is a feature; none is on by default.
 
-#[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
+#[cfg(any(
+    feature = "sqlx-mysql",
+    feature = "sqlx-postgres",
+    feature = "sqlx-sqlite"
+))]
 pub mod sqlx;

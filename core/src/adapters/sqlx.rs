@@ -87,11 +87,11 @@ impl Branch {
             Mode::Managed,
             random(),
         )?;
-        let mut run = Driven {
+        let mut run = Box::new(Driven {
             machine,
-            pool: Some(pool.clone()),
+            pool: pool.clone(),
             tx: None,
-        };
+        });
         match run.drive().await? {
             Reached::User(step) => Ok(Begun::Run(Run { run, step })),
             Reached::End(outcome) => Ok(Begun::Skip(
@@ -135,7 +135,7 @@ impl Branch {
         let machine = BarrierRun::check_back(self.place::<DB>(), self.who.clone(), random());
         let mut run = Driven {
             machine,
-            pool: Some(pool.clone()),
+            pool: pool.clone(),
             tx: None,
         };
         match run.drive().await? {
@@ -162,7 +162,7 @@ pub enum Begun<DB: Backend> {
 #[derive(Debug)]
 #[must_use = "a run that is dropped is rolled back"]
 pub struct Run<DB: Backend> {
-    run: Driven<DB>,
+    run: Box<Driven<DB>>,
     step: StepId,
 }
 
@@ -222,7 +222,7 @@ impl<DB: Backend> DerefMut for Run<DB> {
 #[derive(Debug)]
 struct Driven<DB: Backend> {
     machine: BarrierRun,
-    pool: Option<Pool<DB>>,
+    pool: Pool<DB>,
     tx: Option<Transaction<'static, DB>>,
 }
 
@@ -249,16 +249,13 @@ impl<DB: Backend> Driven<DB> {
         let closed = || Error::new(ErrorKind::Internal, "there is no open transaction");
         let done = |()| Fact::Done;
         Ok(match kind {
-            StepKind::Begin { immediate } => {
-                let pool = self.pool.as_ref().ok_or_else(closed)?;
-                match DB::begin(pool, immediate).await {
-                    Ok(tx) => {
-                        self.tx = Some(tx);
-                        Fact::Done
-                    }
-                    Err(error) => failed::<DB>(&error),
+            StepKind::Begin { immediate } => match DB::begin(&self.pool, immediate).await {
+                Ok(tx) => {
+                    self.tx = Some(tx);
+                    Fact::Done
                 }
-            }
+                Err(error) => failed::<DB>(&error),
+            },
             StepKind::Exec(s) => {
                 let tx = self.tx.as_mut().ok_or_else(closed)?;
                 told::<DB, _>(DB::exec(tx, s).await, Fact::Affected)
