@@ -8,6 +8,7 @@ pub mod branch;
 pub mod coordinator;
 pub mod error;
 pub mod gid;
+pub mod initiator;
 pub mod limits;
 pub mod machine;
 pub mod options;

@@ -7,6 +7,8 @@ pub mod ddl;
 pub mod dialect;
 pub mod identity;
 pub mod run;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use barrier::{BarrierResult, Plan, Verdict};
 pub use db_error::{DbError, classify_db_error};

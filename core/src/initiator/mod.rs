@@ -1,0 +1,11 @@
+//! What an initiator does: the requests to the coordinator, in which order, and what each answer means (dtm-clients.md 2 and 4.6). Machines
+//! behind the seam of [`crate::machine`]; no socket and no database here.
+
+pub mod ask;
+pub mod msg;
+pub mod saga;
+pub mod server;
+
+pub use msg::Message;
+pub use saga::Saga;
+pub use server::Server;
