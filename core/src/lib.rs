@@ -5,6 +5,8 @@
 
 pub mod adapters;
 pub mod branch;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod coordinator;
 pub mod error;
 pub mod gid;

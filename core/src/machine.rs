@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::participant::{BarrierResult, Identity};
 use crate::time::Millis;
 use bytes::Bytes;
+use std::pin::Pin;
 
 pub use crate::participant::barrier::Statement;
 
@@ -129,6 +130,12 @@ pub enum Fact {
     },
     /// The host gives up on the whole run: the task was cancelled.
     Cancelled,
+}
+
+/// Whatever can make the calls of a machine (rules.md 8.6). It reports [`Fact::Answer`] or [`Fact::NoAnswer`], and never fails otherwise.
+pub trait Calls: std::fmt::Debug + Send + Sync {
+    /// Makes a call, within its timeout.
+    fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Fact> + Send + '_>>;
 }
 
 /// A protocol that is being carried out.

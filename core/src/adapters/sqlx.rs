@@ -17,13 +17,16 @@ mod backend;
 pub use backend::Backend;
 
 use crate::error::{Error, ErrorKind};
-use crate::machine::{Fact, Machine, Step, StepId, StepKind};
+use crate::initiator::msg::Commit;
+use crate::initiator::{Message, Server};
+use crate::machine::{Calls, Fact, Machine, Step, StepId, StepKind};
 use crate::participant::barrier::barrier_id;
 use crate::participant::{BarrierResult, BarrierRun, Identity, Mode, Place, Table};
 use bytes::Bytes;
 use sqlx::{Pool, Transaction};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A branch call as this participant received it.
@@ -87,11 +90,7 @@ impl Branch {
             Mode::Managed,
             random(),
         )?;
-        let mut run = Box::new(Driven {
-            machine,
-            pool: pool.clone(),
-            tx: None,
-        });
+        let mut run = Box::new(Driven::new(machine, pool, None));
         match run.drive().await? {
             Reached::User(step) => Ok(Begun::Run(Run { run, step })),
             Reached::End(outcome) => Ok(Begun::Skip(
@@ -133,11 +132,7 @@ impl Branch {
     /// not and cannot be any more; any other error is no answer.
     pub async fn check_back<DB: Backend>(&self, pool: &Pool<DB>) -> Result<(), Error> {
         let machine = BarrierRun::check_back(self.place::<DB>(), self.who.clone(), random());
-        let mut run = Driven {
-            machine,
-            pool: pool.clone(),
-            tx: None,
-        };
+        let mut run = Driven::new(machine, pool, None);
         match run.drive().await? {
             Reached::End(_) => Ok(()),
             Reached::User(_) => Err(Error::new(
@@ -161,9 +156,42 @@ pub enum Begun<DB: Backend> {
 /// A transaction that the barrier has begun. It is sqlx's connection for every use; dropped, it is rolled back.
 #[derive(Debug)]
 #[must_use = "a run that is dropped is rolled back"]
-pub struct Run<DB: Backend> {
-    run: Box<Driven<DB>>,
+pub struct Run<DB: Backend, M: Machine = BarrierRun> {
+    run: Box<Driven<DB, M>>,
     step: StepId,
+}
+
+/// The local transaction of a message. Dropped, it is rolled back, and the coordinator will learn that when it asks.
+pub type MessageRun<DB> = Run<DB, Commit>;
+
+impl Message {
+    /// Prepares the message, and begins its local transaction. `calls` is a client, or a transport of your own. Errors: `WrongState`,
+    /// `Invalid`, `Unavailable` from the coordinator, before anything was begun; `Duplicated` for a gid that was used before; those of
+    /// [`Branch::begin`].
+    pub async fn begin<DB: Backend>(
+        &self,
+        server: &Server,
+        calls: Arc<dyn Calls>,
+        pool: &Pool<DB>,
+    ) -> Result<MessageRun<DB>, Error> {
+        let place = Place {
+            dialect: DB::DIALECT,
+            table: self
+                .barrier_table()
+                .cloned()
+                .unwrap_or_else(|| DB::DIALECT.default_table()),
+            style: DB::STYLE,
+        };
+        let machine = self.commit_with(server, place, random())?;
+        let mut run = Box::new(Driven::new(machine, pool, Some(calls)));
+        match run.drive().await? {
+            Reached::User(step) => Ok(Run { run, step }),
+            Reached::End(_) => Err(Error::new(
+                ErrorKind::Internal,
+                "a message was committed without its local transaction",
+            )),
+        }
+    }
 }
 
 /// The proof that a change was committed.
@@ -171,7 +199,7 @@ pub struct Run<DB: Backend> {
 #[must_use = "it is what the answer to the coordinator rests on"]
 pub struct Committed(());
 
-impl<DB: Backend> Run<DB> {
+impl<DB: Backend, M: Machine> Run<DB, M> {
     /// Commits the change together with the barrier's row. Errors: `Aborted` if PostgreSQL had aborted the transaction because the error
     /// of a statement was swallowed; `Conflict` if it was rolled back for another's sake; `OutcomeUnknown` if the answer was lost.
     pub async fn commit(mut self) -> Result<Committed, Error> {
@@ -203,7 +231,7 @@ impl<DB: Backend> Run<DB> {
     }
 }
 
-impl<DB: Backend> Deref for Run<DB> {
+impl<DB: Backend, M: Machine> Deref for Run<DB, M> {
     type Target = DB::Connection;
 
     fn deref(&self) -> &DB::Connection {
@@ -212,7 +240,7 @@ impl<DB: Backend> Deref for Run<DB> {
     }
 }
 
-impl<DB: Backend> DerefMut for Run<DB> {
+impl<DB: Backend, M: Machine> DerefMut for Run<DB, M> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
         self.run.tx.as_mut().expect("the transaction is open")
     }
@@ -220,10 +248,11 @@ impl<DB: Backend> DerefMut for Run<DB> {
 
 /// A machine with the connection that its run has borrowed.
 #[derive(Debug)]
-struct Driven<DB: Backend> {
-    machine: BarrierRun,
+struct Driven<DB: Backend, M> {
+    machine: M,
     pool: Pool<DB>,
     tx: Option<Transaction<'static, DB>>,
+    calls: Option<Arc<dyn Calls>>,
 }
 
 /// Where a machine has come to.
@@ -232,7 +261,16 @@ enum Reached {
     End(crate::machine::Outcome),
 }
 
-impl<DB: Backend> Driven<DB> {
+impl<DB: Backend, M: Machine> Driven<DB, M> {
+    fn new(machine: M, pool: &Pool<DB>, calls: Option<Arc<dyn Calls>>) -> Driven<DB, M> {
+        Driven {
+            machine,
+            pool: pool.clone(),
+            tx: None,
+            calls,
+        }
+    }
+
     async fn drive(&mut self) -> Result<Reached, Error> {
         while let Some(Step { id, kind }) = self.machine.poll() {
             let fact = match kind {
@@ -283,6 +321,10 @@ impl<DB: Backend> Driven<DB> {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 Fact::Done
             }
+            StepKind::Call(request) => match &self.calls {
+                Some(calls) => calls.call(request).await,
+                None => return Err(strange(&StepKind::Call(request))),
+            },
             other => return Err(strange(&other)),
         })
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::{Fact, Machine, Outcome, Step, StepId, StepKind};
 use crate::options::Options;
 use crate::participant::barrier::barrier_id;
-use crate::participant::{BarrierRun, Identity, Mode, Place};
+use crate::participant::{BarrierRun, Identity, Mode, Place, Table};
 use serde_json::{Map, Value, json};
 
 /// A message in the making.
@@ -19,6 +19,7 @@ pub struct Message {
     query_prepared: String,
     steps: Vec<(String, String)>,
     delay: u64,
+    table: Option<Table>,
 }
 
 impl Message {
@@ -31,6 +32,7 @@ impl Message {
             query_prepared: query_prepared.to_owned(),
             steps: Vec::new(),
             delay: 0,
+            table: None,
         }
     }
 
@@ -42,6 +44,16 @@ impl Message {
     /// Delivers it so many seconds after its submit.
     pub fn delay(&mut self, seconds: u64) {
         self.delay = seconds;
+    }
+
+    /// Keeps the barrier's row in another table than the dialect's default.
+    pub fn table(&mut self, table: Table) {
+        self.table = Some(table);
+    }
+
+    /// The table that [`Message::table`] named.
+    pub fn barrier_table(&self) -> Option<&Table> {
+        self.table.as_ref()
     }
 
     fn body(&self) -> Map<String, Value> {

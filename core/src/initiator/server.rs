@@ -62,6 +62,14 @@ pub(super) fn body(gid: &str, trans_type: &str, options: &Options) -> Map<String
     all
 }
 
+/// Whether a 409 says that the stored status does not allow the request; else it is the end of a transaction that was waited for. These
+/// texts are DTM's, and the same in every version of both servers.
+fn is_refusal(text: &str) -> bool {
+    text.contains("current status '")
+        || text.starts_with("no trans with gid")
+        || text.starts_with("global transaction force stop error")
+}
+
 /// What an answer of the coordinator means.
 pub fn classify(status: u16, body: &[u8]) -> Result<(), Error> {
     #[derive(Deserialize, Default)]
@@ -84,10 +92,8 @@ pub fn classify(status: u16, body: &[u8]) -> Result<(), Error> {
         400 | 413 => Error::invalid(text),
         401 | 403 => Error::new(ErrorKind::Unauthorized, text),
         404 => Error::new(ErrorKind::UnknownGid, text),
-        409 => match stored {
-            Some(stored) => Error::wrong_state(Some(stored), text),
-            None => Error::new(ErrorKind::Failure, text),
-        },
+        409 if is_refusal(&text) => Error::wrong_state(stored, text),
+        409 => Error::new(ErrorKind::Failure, text),
         425 => Error::new(ErrorKind::Ongoing, text),
         429 | 502..=504 => Error::new(ErrorKind::Unavailable, text),
         _ => Error::new(ErrorKind::Internal, text),
@@ -125,7 +131,17 @@ mod tests {
             ),
             (
                 409,
-                r#"{"message":"current status","status":"failed"}"#,
+                r#"{"dtm_result":"FAILURE","message":"no stock FAILURE","status":"aborting"}"#,
+                Some(ErrorKind::Failure),
+            ),
+            (
+                409,
+                r#"{"message":"current status 'failed', cannot sumbmit. FAILURE","status":"failed"}"#,
+                Some(ErrorKind::WrongState),
+            ),
+            (
+                409,
+                r#"{"message":"no trans with gid: g status: prepared found FAILURE"}"#,
                 Some(ErrorKind::WrongState),
             ),
             (425, "{}", Some(ErrorKind::Ongoing)),
@@ -136,7 +152,8 @@ mod tests {
             let got = classify(*status, body.as_bytes()).err();
             assert_eq!(got.map(|e| e.kind()), *want, "{status} {body}");
         }
-        let refused = classify(409, br#"{"message":"m","status":"aborting"}"#);
+        let refused = br#"{"message":"current status 'aborting', cannot prepare. FAILURE","status":"aborting"}"#;
+        let refused = classify(409, refused);
         let refused = refused.expect_err("refused");
         assert_eq!(refused.status(), Some(Status::Aborting));
     }

@@ -97,6 +97,11 @@ impl<DB: Backend> Bank<DB> {
             .await
     }
 
+    /// The barrier's table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// The branch of a call, at this bank's table.
     pub fn branch(&self, who: Identity) -> Branch {
         Branch::new(who).table(self.table.clone())

@@ -46,7 +46,10 @@ impl World {
         }
         answer(
             409,
-            format!(r#"{{"message":"no","status":"{}"}}"#, self.status),
+            format!(
+                r#"{{"message":"current status '{0}', cannot go on. FAILURE","status":"{0}"}}"#,
+                self.status
+            ),
         )
     }
 

@@ -153,9 +153,11 @@ fn a_submit_is_repeated_until_somebody_answers() {
     let failed = r#"{"dtm_result":"FAILURE","message":"no stock FAILURE"}"#;
     assert_eq!(kind(vec![answer(409, failed)]), Some(ErrorKind::Failure));
     // The first attempt arrived, and the second meets its end.
-    let succeed = r#"{"message":"m","status":"succeed"}"#;
+    let succeed =
+        r#"{"message":"current status 'succeed', cannot sumbmit. FAILURE","status":"succeed"}"#;
     assert_eq!(kind(vec![no_answer(true), ended(succeed)]), None);
-    let rolled = r#"{"message":"m","status":"failed"}"#;
+    let rolled =
+        r#"{"message":"current status 'failed', cannot sumbmit. FAILURE","status":"failed"}"#;
     assert_eq!(
         kind(vec![no_answer(true), ended(rolled)]),
         Some(ErrorKind::Failure)

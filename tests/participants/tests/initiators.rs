@@ -1,0 +1,215 @@
+//! The Rust client against the real coordinator: sagas, and messages whose local transactions are in real databases, with crashes where it
+//! hurts. Build the binary first (`cargo build -p amends-server`).
+
+use amends::adapters::sqlx::{Backend, MessageRun};
+use amends::client::Client;
+use amends::initiator::{Message, Saga};
+use amends::machine::{Calls, Fact, Request, Statement};
+use amends::participant::Identity;
+use amends::{ErrorKind, Options};
+use amends_interop::Databases;
+use amends_participants::{Bank, mariadb, postgres, sqlite};
+use amends_scenarios::{Listener, Reply, Response, World, free_port, listen};
+use std::pin::Pin;
+use std::sync::Arc;
+
+fn client(w: &World) -> Client {
+    Client::new(&format!("http://{}", w.server.addr())).expect("a client")
+}
+
+fn waiting() -> Options {
+    Options {
+        wait_result: true,
+        ..Options::default()
+    }
+}
+
+fn transfer(w: &World, gid: &str, options: Options) -> Saga {
+    let mut saga = Saga::new(gid, options);
+    for step in ["out", "in"] {
+        saga.step(
+            &w.url(&format!("/{step}")),
+            &w.url(&format!("/{step}-undo")),
+            "{}",
+        );
+    }
+    saga
+}
+
+#[tokio::test]
+async fn sagas_end_well_or_not_or_go_on() {
+    let w = World::start().await;
+    let client = client(&w);
+    client
+        .submit(&transfer(&w, "ok", waiting()))
+        .await
+        .expect("succeeded");
+    assert_eq!(w.branches.trace(), ["/out", "/in"]);
+
+    w.branches
+        .script("/in", [Reply::failure("no such account")]);
+    let error = client
+        .submit(&transfer(&w, "no", waiting()))
+        .await
+        .expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Failure);
+    assert!(error.message().contains("no such account"), "{error}");
+    w.dtm.wait_status("no", "failed").await;
+
+    w.branches.script("/in", [Reply::ongoing(), Reply::ok()]);
+    let slow = Options {
+        retry_interval: 100,
+        ..waiting()
+    };
+    let error = client
+        .submit(&transfer(&w, "later", slow))
+        .await
+        .expect_err("open");
+    assert_eq!(error.kind(), ErrorKind::Ongoing);
+
+    let error = client
+        .submit(&transfer(&w, "ok", waiting()))
+        .await
+        .expect_err("used");
+    assert_eq!(error.kind(), ErrorKind::WrongState);
+    let nobody = Client::new(&format!("http://127.0.0.1:{}", free_port())).expect("a client");
+    let error = nobody
+        .submit(&transfer(&w, "x", waiting()))
+        .await
+        .expect_err("nobody");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(
+        Client::new("127.0.0.1:36789")
+            .expect_err("no scheme")
+            .kind(),
+        ErrorKind::Invalid
+    );
+}
+
+/// Where the coordinator asks: the bank's own answer, as a participant gives it.
+async fn asked<DB: Backend>(bank: &Bank<DB>) -> Listener {
+    let bank = bank.clone();
+    listen(move |call| {
+        let bank = bank.clone();
+        async move {
+            let who = Identity::from_query(&call.query).expect("a branch call");
+            let answer = bank.branch(who).check_back(&bank.pool).await;
+            let status = answer.err().map_or(200, |e| e.kind().branch_answer().http);
+            Some(Response {
+                status,
+                headers: Vec::new(),
+                body: String::new(),
+            })
+        }
+    })
+    .await
+}
+
+fn message<DB: Backend>(w: &World, bank: &Bank<DB>, asked: &Listener, gid: &str) -> Message {
+    let options = Options {
+        timeout_to_fail: 1,
+        retry_interval: 1,
+        ..Options::default()
+    };
+    let mut message = Message::new(gid, &format!("http://{}/asked", asked.addr), options);
+    message.send(&w.url(&format!("/{gid}")), "{}");
+    message.table(bank.table().clone());
+    message
+}
+
+async fn take<DB: Backend>(run: &mut MessageRun<DB>) {
+    let statement = Statement {
+        sql: "update account set balance = balance - 30 where id = 1".to_owned(),
+        params: Vec::new(),
+    };
+    DB::exec(run, statement).await.expect("taken");
+}
+
+/// A client that dies before it submits.
+#[derive(Debug)]
+struct DiesAtSubmit(Client);
+
+impl Calls for DiesAtSubmit {
+    fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Fact> + Send + '_>> {
+        if request.url.ends_with("/submit") {
+            return Box::pin(async {
+                Fact::NoAnswer {
+                    sent: false,
+                    message: "dead".to_owned(),
+                }
+            });
+        }
+        self.0.call(request)
+    }
+}
+
+async fn messages<DB: Backend>(w: &World, bank: &Bank<DB>) {
+    let asked = asked(bank).await;
+    let client = client(w);
+    let calls: Arc<dyn Calls> = Arc::new(client.clone());
+    let begin = async |gid: &str, calls: &Arc<dyn Calls>| {
+        let message = message(w, bank, &asked, gid);
+        message
+            .begin(client.server(), calls.clone(), &bank.pool)
+            .await
+    };
+
+    let mut run = begin("committed", &calls).await.expect("prepared");
+    take(&mut run).await;
+    let _committed = run.commit().await.expect("committed");
+    w.dtm.wait_status("committed", "succeed").await;
+    assert_eq!(
+        (w.branches.count("/committed"), bank.balance().await),
+        (1, -30)
+    );
+
+    let mut run = begin("refused", &calls).await.expect("prepared");
+    take(&mut run).await;
+    let error = run.refuse("no money").await;
+    assert_eq!(
+        (error.kind(), error.message()),
+        (ErrorKind::Failure, "no money")
+    );
+    assert_eq!(w.dtm.query("refused").await.status(), "failed");
+
+    // Dropped, as by a crash: the coordinator asks, and learns that it was not committed.
+    let mut run = begin("dropped", &calls).await.expect("prepared");
+    take(&mut run).await;
+    drop(run);
+    w.dtm.wait_status("dropped", "failed").await;
+
+    // Committed, and dead before it submits: the coordinator asks, and delivers.
+    let dies: Arc<dyn Calls> = Arc::new(DiesAtSubmit(client.clone()));
+    let mut run = begin("orphaned", &dies).await.expect("prepared");
+    take(&mut run).await;
+    let _committed = run.commit().await.expect("committed");
+    w.dtm.wait_status("orphaned", "succeed").await;
+    assert_eq!(
+        (w.branches.count("/orphaned"), bank.balance().await),
+        (1, -60)
+    );
+
+    for gid in ["refused", "dropped"] {
+        assert_eq!(w.branches.count(&format!("/{gid}")), 0);
+    }
+    let error = begin("committed", &calls).await.expect_err("used before");
+    assert_eq!(error.kind(), ErrorKind::WrongState);
+    assert_eq!(bank.balance().await, -60);
+    bank.pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_on_mariadb_and_postgresql() {
+    let databases = Databases::start();
+    let bank = mariadb(databases.mariadb(), "repeatable read", "dtm_barrier").await;
+    messages(&World::start().await, &bank).await;
+    let bank = postgres(databases.postgres(), "dtm_barrier").await;
+    messages(&World::start().await, &bank).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_on_sqlite() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let bank = sqlite(dir.path()).await;
+    messages(&World::start().await, &bank).await;
+}
