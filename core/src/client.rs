@@ -8,6 +8,10 @@
 //! client.submit(&saga).await?;
 //! ```
 
+mod tcc;
+
+pub use tcc::TccRun;
+
 use crate::error::{Error, ErrorKind};
 use crate::initiator::{Saga, Server};
 use crate::machine::{Calls, Fact, Machine, Request, Step, StepKind};

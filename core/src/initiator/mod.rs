@@ -5,7 +5,9 @@ pub mod ask;
 pub mod msg;
 pub mod saga;
 pub mod server;
+pub mod tcc;
 
 pub use msg::Message;
 pub use saga::Saga;
 pub use server::Server;
+pub use tcc::{Tcc, Try};

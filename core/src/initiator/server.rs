@@ -31,6 +31,11 @@ impl Server {
         Server { base, timeout }
     }
 
+    /// Its base path, by which branches of branches find it.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// A POST of a route.
     pub fn post(&self, route: &str, body: &Value) -> Request {
         Request {

@@ -3,7 +3,7 @@
 
 use amends::adapters::sqlx::{Backend, MessageRun};
 use amends::client::Client;
-use amends::initiator::{Message, Saga};
+use amends::initiator::{Message, Saga, Try};
 use amends::machine::{Calls, Fact, Request, Statement};
 use amends::participant::Identity;
 use amends::{ErrorKind, Options};
@@ -212,4 +212,127 @@ async fn messages_on_sqlite() {
     let dir = tempfile::tempdir().expect("a folder");
     let bank = sqlite(dir.path()).await;
     messages(&World::start().await, &bank).await;
+}
+
+fn bank(w: &World, name: &str) -> Try {
+    Try {
+        try_url: w.url(&format!("/{name}-try")),
+        confirm: w.url(&format!("/{name}-confirm")),
+        cancel: w.url(&format!("/{name}-cancel")),
+        payload: r#"{"amount":30}"#.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn tccs_are_confirmed_or_cancelled() {
+    let w = World::start().await;
+    let client = client(&w);
+    let mut tcc = client.tcc("ok", waiting()).await.expect("prepared");
+    w.branches
+        .script("/a-try", [Reply::new(200, r#"{"seat":7}"#)]);
+    let answer = tcc.branch(&bank(&w, "a")).await.expect("tried");
+    assert_eq!(&answer[..], br#"{"seat":7}"#);
+    let both = [bank(&w, "b"), bank(&w, "c")];
+    for result in tcc.branches(&both).await.expect("legal") {
+        result.expect("tried");
+    }
+    tcc.submit().await.expect("confirmed");
+    assert_eq!(w.dtm.query("ok").await.status(), "succeed");
+    let call = &w.branches.calls("/a-try")[0];
+    assert_eq!(
+        (call.param("gid"), call.param("branch_id"), call.param("op")),
+        ("ok".into(), "01".into(), "try".into())
+    );
+    assert_eq!(
+        call.param("dtm"),
+        format!("http://{}/api/dtmsvr", w.server.addr())
+    );
+    for name in ["a", "b", "c"] {
+        assert_eq!(w.branches.count(&format!("/{name}-confirm")), 1);
+        assert_eq!(w.branches.count(&format!("/{name}-cancel")), 0);
+    }
+
+    // A try that is refused: whoever submits all the same is not believed.
+    w.branches.script("/d-try", [Reply::failure("no seat")]);
+    let mut tcc = client.tcc("no", waiting()).await.expect("prepared");
+    tcc.branch(&bank(&w, "e")).await.expect("tried");
+    let refused = tcc.branch(&bank(&w, "d")).await.expect_err("refused");
+    assert_eq!(refused.kind(), ErrorKind::Failure);
+    let error = tcc.submit().await.expect_err("aborted");
+    assert_eq!(error.kind(), ErrorKind::Failure);
+    let view = w.dtm.wait_status("no", "failed").await;
+    assert!(view.field("rollback_reason").contains("no seat"));
+    for name in ["d", "e"] {
+        assert_eq!(w.branches.count(&format!("/{name}-cancel")), 1, "{name}");
+        assert_eq!(w.branches.count(&format!("/{name}-confirm")), 0, "{name}");
+    }
+
+    // Dropped, as by a crash: cancelled by its timeout.
+    let short = Options {
+        timeout_to_fail: 1,
+        ..Options::default()
+    };
+    let mut tcc = client.tcc("dropped", short).await.expect("prepared");
+    tcc.branch(&bank(&w, "f")).await.expect("tried");
+    drop(tcc);
+    w.dtm.wait_status("dropped", "failed").await;
+    assert_eq!(w.branches.count("/f-cancel"), 1);
+
+    let error = client.tcc("ok", waiting()).await.expect_err("used before");
+    assert_eq!(error.kind(), ErrorKind::WrongState);
+}
+
+/// A participant that adds branches of its own to the transaction it is part of.
+#[tokio::test]
+async fn a_try_has_branches_of_its_own() {
+    let w = World::start().await;
+    let (client, below) = (client(&w), bank(&w, "below"));
+    let participant = {
+        let client = client.clone();
+        listen(move |call| {
+            let (client, below) = (client.clone(), below.clone());
+            async move {
+                let who = Identity::from_query(&call.query).expect("a branch call");
+                let mut status = 200;
+                if who.op.as_str() == "try" {
+                    let dtm = call.param("dtm");
+                    let nested = client.nested_tcc(&who, &dtm, Options::default());
+                    let mut nested = nested.await.expect("open");
+                    let tried = nested.branch(&below).await;
+                    let ended = nested.submit().await;
+                    status = ended.and(tried.map(|_| ())).map_or(409, |()| 200);
+                }
+                Some(Response {
+                    status,
+                    headers: Vec::new(),
+                    body: String::new(),
+                })
+            }
+        })
+        .await
+    };
+    let above = Try {
+        try_url: format!("http://{}/try", participant.addr),
+        confirm: format!("http://{}/confirm", participant.addr),
+        cancel: format!("http://{}/cancel", participant.addr),
+        payload: "{}".to_owned(),
+    };
+    let mut tcc = client.tcc("nested", waiting()).await.expect("prepared");
+    tcc.branch(&above).await.expect("tried");
+    tcc.submit().await.expect("confirmed");
+    let view = w.dtm.query("nested").await;
+    assert_eq!(view.status(), "succeed");
+    assert_eq!(
+        view.row_names(),
+        ["01/cancel", "01/confirm", "0101/cancel", "0101/confirm"]
+    );
+    assert_eq!(w.branches.count("/below-confirm"), 1);
+
+    w.branches.script("/below-try", [Reply::failure("no")]);
+    let mut tcc = client.tcc("refused", waiting()).await.expect("prepared");
+    let error = tcc.branch(&above).await.expect_err("refused below");
+    let error = tcc.abort(error).await;
+    assert_eq!(error.kind(), ErrorKind::Failure);
+    w.dtm.wait_status("refused", "failed").await;
+    assert_eq!(w.branches.count("/below-cancel"), 1);
 }
