@@ -4,9 +4,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # Cheap and fundamental ones first. A package that is not named here comes last.
-order=(amends amends-simulation amends-server amends-scenarios amends-interop amends-participants amends-faults amends-bench)
+order=(amends amends-simulation amends-server amends-scenarios amends-interop amends-participants amends-example-bank amends-faults amends-bench)
 # These drive the real binary.
-needs_binary=(amends-scenarios amends-interop amends-participants amends-faults)
+needs_binary=(amends-scenarios amends-interop amends-participants amends-example-bank amends-faults)
 # Their tests print seeds and numbers worth reading.
 talkative=(amends-simulation amends-scenarios amends-interop amends-faults)
 

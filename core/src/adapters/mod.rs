@@ -1,5 +1,7 @@
 //! Bridges between the machines of this crate and the libraries of Rust users. Each is a feature; none is on by default.
 
+#[cfg(feature = "axum")]
+pub mod axum;
 #[cfg(any(
     feature = "sqlx-mysql",
     feature = "sqlx-postgres",

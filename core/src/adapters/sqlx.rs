@@ -21,7 +21,9 @@ use crate::initiator::msg::Commit;
 use crate::initiator::{Message, Server};
 use crate::machine::{Calls, Fact, Machine, Step, StepId, StepKind};
 use crate::participant::barrier::barrier_id;
-use crate::participant::{BarrierResult, BarrierRun, Identity, Mode, Place, Table};
+use crate::participant::{
+    BarrierResult, BarrierRun, BranchResult, Done, Identity, Mode, Place, Table,
+};
 use bytes::Bytes;
 use sqlx::{Pool, Transaction};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -130,11 +132,11 @@ impl Branch {
 
     /// Answers a check-back (query-prepared): success if the message's local transaction was committed, [`ErrorKind::Failure`] if it was
     /// not and cannot be any more; any other error is no answer.
-    pub async fn check_back<DB: Backend>(&self, pool: &Pool<DB>) -> Result<(), Error> {
+    pub async fn check_back<DB: Backend>(&self, pool: &Pool<DB>) -> BranchResult {
         let machine = BarrierRun::check_back(self.place::<DB>(), self.who.clone(), random());
         let mut run = Driven::new(machine, pool, None);
         match run.drive().await? {
-            Reached::End(_) => Ok(()),
+            Reached::End(_) => Ok(Done(())),
             Reached::User(_) => Err(Error::new(
                 ErrorKind::Internal,
                 "a check-back runs no user's code",
@@ -198,6 +200,12 @@ impl Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "it is what the answer to the coordinator rests on"]
 pub struct Committed(());
+
+impl From<Committed> for Done {
+    fn from(_: Committed) -> Done {
+        Done(())
+    }
+}
 
 impl<DB: Backend, M: Machine> Run<DB, M> {
     /// Commits the change together with the barrier's row. Errors: `Aborted` if PostgreSQL had aborted the transaction because the error

@@ -328,7 +328,7 @@ pub fn error_body(error: &Error) -> Vec<u8> {
 
 /// Clients search a body for the word FAILURE and roll back. Where the answer is no failure, a text that quotes the word (a gid, say)
 /// is sent with its last letter escaped: the same text to a JSON decoder.
-fn without_failure(body: Vec<u8>) -> Vec<u8> {
+pub(crate) fn without_failure(body: Vec<u8>) -> Vec<u8> {
     match String::from_utf8_lossy(&body) {
         Cow::Borrowed(text) if text.contains("FAILURE") => {
             text.replace("FAILURE", "FAILUR\\u0045").into_bytes()

@@ -1,0 +1,101 @@
+//! What a participant answers to a branch call over HTTP: what was done rests on a proof, what went wrong on the kind of its error
+//! (rules.md 8.5).
+
+use super::barrier::BarrierResult;
+use crate::error::{Error, ErrorKind};
+use crate::wire::http::{SUCCESS, to_json, without_failure};
+use serde::Serialize;
+
+/// The proof that a branch call is done: its change is committed, or there is nothing to do. Adapters make it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "it is what the answer to the coordinator rests on"]
+pub struct Done(pub(crate) ());
+
+impl From<BarrierResult> for Done {
+    fn from(_: BarrierResult) -> Done {
+        Done(())
+    }
+}
+
+/// What a handler of a branch call returns.
+pub type BranchResult = Result<Done, Error>;
+
+/// An HTTP answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Always `application/json`.
+    pub content_type: &'static str,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// The answer of a handler. An error that is no definite no is never 409, and its text never holds the word that some coordinators take
+/// for one.
+pub fn answer(result: &BranchResult) -> Answer {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dtm_result: Option<&'static str>,
+        message: &'a str,
+    }
+    let (status, body) = match result {
+        Ok(Done(())) => (200, SUCCESS.as_bytes().to_vec()),
+        Err(error) => {
+            let status = error.kind().branch_answer().http;
+            let dtm_result = match status {
+                409 => Some("FAILURE"),
+                425 => Some("ONGOING"),
+                _ => None,
+            };
+            let body = to_json(&Body {
+                dtm_result,
+                message: error.message(),
+            });
+            let failed = error.kind() == ErrorKind::Failure;
+            (status, if failed { body } else { without_failure(body) })
+        }
+    };
+    Answer {
+        status,
+        content_type: "application/json; charset=utf-8",
+        body,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(result: BranchResult) -> (u16, String) {
+        let answer = answer(&result);
+        (
+            answer.status,
+            String::from_utf8(answer.body).expect("UTF-8"),
+        )
+    }
+
+    #[test]
+    fn answers_by_kind() {
+        assert_eq!(
+            text(Ok(BarrierResult::Suspended.into())),
+            (200, r#"{"dtm_result":"SUCCESS"}"#.to_owned())
+        );
+        let of = |kind, message: &str| text(Err(Error::new(kind, message)));
+        assert_eq!(
+            of(ErrorKind::Failure, "no stock"),
+            (
+                409,
+                r#"{"dtm_result":"FAILURE","message":"no stock"}"#.to_owned()
+            )
+        );
+        assert_eq!(of(ErrorKind::Ongoing, "wait").0, 425);
+        assert_eq!(of(ErrorKind::Conflict, "deadlock").0, 425);
+        // A database's own words must not roll anything back.
+        let (status, body) = of(ErrorKind::Database, "AUTHENTICATION_FAILURE");
+        assert!(status == 500 && !body.contains("FAILURE"), "{body}");
+        let parsed: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(parsed["message"], "AUTHENTICATION_FAILURE");
+    }
+}
