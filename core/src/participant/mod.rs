@@ -6,6 +6,7 @@ pub mod db_error;
 pub mod ddl;
 pub mod dialect;
 pub mod identity;
+pub mod redis;
 pub mod run;
 
 pub use barrier::{BarrierResult, Plan, Verdict};
