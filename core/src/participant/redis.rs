@@ -56,7 +56,7 @@ pub struct Script {
 ///
 /// It refuses by `return redis.error_reply('FAILURE why')`, before its first write. Every other error that it returns or raises before its
 /// first write is [`ErrorKind::Database`], and it may be run again; after that it is [`ErrorKind::HalfDone`]. A command that is not known to
-/// read only counts as a write.
+/// read only counts as a write. It should be short, as any script: once the marker is written, SCRIPT KILL does not stop it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
     /// The body. It begins in the first line of the script, so line numbers in errors are its own.
