@@ -155,6 +155,13 @@ fn the_faults_of_dtm_s_script() {
         ])
     );
 
+    // Two kinds of undo for one action that never ran.
+    for op in ["compensate", "rollback"] {
+        let undo = client.adjust(&call("twofold", op), "low", 8);
+        assert_eq!(undo, Ok(NullCompensation), "{op}");
+    }
+    assert_eq!(client.get("low").as_deref(), Some("2"));
+
     // A compensation is carried out though the money was spent, or the key is gone.
     for gid in ["spent", "gone"] {
         client.set(gid, "0");
