@@ -6,6 +6,7 @@ set -euo pipefail
 wanted=(
     'mariadb-server mariadbd /usr/sbin/mariadbd'
     'postgresql postgres /usr/lib/postgresql/*/bin/postgres'
+    'redis-server redis-server /usr/bin/redis-server'
 )
 
 missing=()
@@ -50,7 +51,7 @@ fi
 rm -f "$log"
 
 # A policy of somebody else may have let them start.
-for service in mariadb postgresql; do
+for service in mariadb postgresql redis-server; do
     if command -v service >/dev/null && [[ " ${missing[*]} " == *" $service"* ]]; then
         "${as_root[@]}" service "$service" stop >/dev/null 2>&1 || true
     fi

@@ -41,6 +41,9 @@ pub enum ErrorKind {
     Database = 16,
     /// Whether it was done is not known: the connection was lost while it was being committed.
     OutcomeUnknown = 17,
+    /// A script on Redis failed after it may have written, and what it wrote stays: neither it nor its undo is run again until a person has
+    /// looked.
+    HalfDone = 18,
 }
 
 /// What a participant answers for an error, so that a coordinator takes it as it is meant (rules.md 8.5).
@@ -74,6 +77,7 @@ impl ErrorKind {
         ErrorKind::Conflict,
         ErrorKind::Database,
         ErrorKind::OutcomeUnknown,
+        ErrorKind::HalfDone,
     ];
 
     /// The number; frozen.
@@ -220,6 +224,7 @@ mod tests {
                 (15, true, 425, 9, -32902),
                 other(16, true),
                 other(17, true),
+                other(18, false),
             ]
         );
     }

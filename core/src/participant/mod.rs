@@ -7,6 +7,7 @@ pub mod db_error;
 pub mod ddl;
 pub mod dialect;
 pub mod identity;
+pub mod redis;
 pub mod run;
 #[cfg(test)]
 pub(crate) mod testing;

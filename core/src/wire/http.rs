@@ -292,7 +292,8 @@ pub fn status_of(error: &Error) -> u16 {
         | ErrorKind::Aborted
         | ErrorKind::Conflict
         | ErrorKind::Database
-        | ErrorKind::OutcomeUnknown => 500,
+        | ErrorKind::OutcomeUnknown
+        | ErrorKind::HalfDone => 500,
         ErrorKind::Unavailable => 503,
     }
 }

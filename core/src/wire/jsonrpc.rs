@@ -117,7 +117,8 @@ pub fn code(kind: ErrorKind) -> i64 {
         | ErrorKind::Aborted
         | ErrorKind::Conflict
         | ErrorKind::Database
-        | ErrorKind::OutcomeUnknown => -32603,
+        | ErrorKind::OutcomeUnknown
+        | ErrorKind::HalfDone => -32603,
     }
 }
 

@@ -8,8 +8,10 @@ mod databases;
 mod mariadb;
 mod postgres;
 mod program;
+mod redis;
 mod world;
 
 pub use databases::{Databases, Login};
 pub use program::{Program, find};
+pub use redis::Redis;
 pub use world::World;

@@ -86,6 +86,7 @@ pub fn code_of(kind: ErrorKind) -> Code {
         | ErrorKind::Aborted
         | ErrorKind::Conflict
         | ErrorKind::Database
-        | ErrorKind::OutcomeUnknown => Code::INTERNAL,
+        | ErrorKind::OutcomeUnknown
+        | ErrorKind::HalfDone => Code::INTERNAL,
     }
 }

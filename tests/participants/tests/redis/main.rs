@@ -1,0 +1,5 @@
+//! Barriers on Redis: every order and overlap of calls, bodies that refuse or fail, check-backs, clusters. Each test starts its own server.
+
+mod bodies;
+mod client;
+mod disorder;
