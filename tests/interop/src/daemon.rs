@@ -123,6 +123,8 @@ impl Install {
             .arg(program)
             .current_dir(self.dir.path())
             .env("HOME", self.dir.path())
+            // Of its own: a MariaDB that starts removes the temporary tables of all others that share the folder.
+            .env("TMPDIR", self.dir.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("one more handle"))
             .stderr(log);
