@@ -411,17 +411,19 @@ struct Process {
 impl Process {
     fn start(folder: &std::path::Path, args: &[&str]) -> Process {
         let mut child = binary(folder, args).spawn().expect("the binary runs");
-        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        for line in lines.map_while(Result::ok) {
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
             let line: Value = serde_json::from_str(&line).unwrap_or_default();
-            if let Some(address) = line["address"].as_str() {
-                let url = format!("http://{address}");
-                return Process { child, url };
-            }
-        }
-        let _ = child.kill();
-        let ended = child.wait();
-        panic!("it ended before it was ready: {ended:?}");
+            line["address"].as_str().map(str::to_owned)
+        });
+        // A server whose log nobody takes any more cannot go on.
+        std::thread::spawn(move || lines.for_each(drop));
+        let mut process = Process {
+            child,
+            url: String::new(),
+        };
+        process.url = format!("http://{}", address.expect("it is ready"));
+        process
     }
 
     fn advance(&self, body: &str) -> (u16, String) {
