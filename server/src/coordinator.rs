@@ -4,7 +4,8 @@
 use crate::alert::Alerts;
 use crate::api::listen::{self, Http1, Http2};
 use crate::api::{self, Api};
-use crate::config::{Config, StoreKind};
+use crate::clock::ManualClock;
+use crate::config::{ClockKind, Config, StoreKind};
 use crate::dispatch::slots::SlotLimits;
 use crate::dispatch::{BranchClient, Slots, Transport};
 use crate::engine::{Engine, Parts};
@@ -68,6 +69,11 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A manual clock was asked for, and the store goes by another one.
+    #[error(
+        "clock = manual is for tests and goes with store = memory: use --store memory --clock manual, or leave the clock at system"
+    )]
+    ManualClock,
     /// The data folder cannot be opened.
     #[error(transparent)]
     Store(#[from] crate::store::embedded::OpenError),
@@ -126,7 +132,20 @@ impl Builder {
     /// Starts on the runtime it is called in. The ports are bound and the store opened when this returns.
     pub async fn start(self) -> Result<Coordinator, StartError> {
         let config = self.config;
-        let policy = config.policy();
+        let mut policy = config.policy();
+        if config.clock == ClockKind::Manual {
+            let manual = self
+                .store
+                .as_ref()
+                .map_or(config.store == StoreKind::Memory, |store| {
+                    store.manual_clock().is_some()
+                });
+            if !manual {
+                return Err(StartError::ManualClock);
+            }
+            // Nobody moves the clock for a write that is only to be gathered with others.
+            policy.late_write = 0;
+        }
         let (http, http_addr) = bind(config.listen, config.http_port, "HTTP", "http_port").await?;
         let (grpc, grpc_addr) = bind(config.listen, config.grpc_port, "gRPC", "grpc_port").await?;
         let store = match self.store {
@@ -209,6 +228,9 @@ impl Builder {
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     let clock = system_clock();
     match config.store {
+        StoreKind::Memory if config.clock == ClockKind::Manual => Ok(Arc::new(
+            MemoryStore::with_manual_clock(ManualClock::new(clock())),
+        )),
         StoreKind::Memory => Ok(Arc::new(MemoryStore::new(clock))),
         StoreKind::Embedded => {
             let options = EmbeddedOptions {

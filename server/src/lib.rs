@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod api;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod dispatch;
@@ -10,6 +11,8 @@ pub mod engine;
 pub mod metrics;
 pub mod store;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod topics;
 
 pub use coordinator::Coordinator;

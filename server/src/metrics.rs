@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The `api` labels: last segments of the routes and names of the gRPC methods, in lower case, sorted. Everything else is `other`.
-const APIS: [&str; 25] = [
+const APIS: [&str; 26] = [
     "abort",
+    "advance",
     "all",
     "deletetopic",
     "forcestop",

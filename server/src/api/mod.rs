@@ -65,7 +65,10 @@ pub async fn handle<B: Body<Data = Bytes> + Unpin>(
 ) -> Response<Full<Bytes>> {
     let started = Instant::now();
     let (head, body) = request.into_parts();
-    let Some((route, label)) = Route::of(&head.method, head.uri.path()) else {
+    let route = Route::of(&head.method, head.uri.path());
+    // A clock that goes by itself cannot be moved, and has no route for it.
+    let route = route.filter(|(route, _)| *route != Route::Advance || api.engine.clock_is_manual());
+    let Some((route, label)) = route else {
         api.metrics
             .request(Front::Http, "other", false, started.elapsed());
         return text(StatusCode::NOT_FOUND, "text/plain", "404 page not found");
@@ -118,6 +121,7 @@ async fn answer<B: Body<Data = Bytes> + Unpin>(
         Route::DeleteTopic(name) => ops::delete_topic(api, params::path_segment(name)).await,
         Route::ScanKv => ops::scan_kv(api, &params).await,
         Route::QueryKv => ops::query_kv(api, &params).await,
+        Route::Advance => ops::advance(api, body).await,
         Route::Metrics => {
             api.engine.gauge();
             let shown = api

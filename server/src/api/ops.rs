@@ -3,7 +3,8 @@
 use super::http::{PAGE, PAGE_MAX, global};
 use super::listen::json;
 use super::params::Params;
-use super::{Answer, Api, success, to_the_end};
+use super::{Answer, Api, read, success, to_the_end};
+use crate::engine::{ADVANCE_TIMEOUT, AdvanceError};
 use crate::store::{Kv, StoreError, store_error};
 use ::http::StatusCode;
 use amends::options::MAX_SECONDS;
@@ -12,7 +13,7 @@ use amends::wire::http::{KvView, to_json};
 use amends::{Error, ErrorKind, Gid};
 use bytes::Bytes;
 use hyper::body::Body;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,6 +147,58 @@ fn values(kvs: &[Kv], next_position: Option<&str>) -> Answer {
             next_position,
         }),
     )
+}
+
+/// Moves the clock of a coordinator that tests run, and answers when everything that is due by then is done; 503 says what was not,
+/// within the real time given.
+pub(super) async fn advance<B: Body<Data = Bytes> + Unpin>(
+    api: &Arc<Api>,
+    body: B,
+) -> Result<Answer, Error> {
+    #[derive(Deserialize)]
+    struct Advance {
+        seconds: f64,
+        #[serde(default = "within_default")]
+        within: f64,
+    }
+    fn within_default() -> f64 {
+        ADVANCE_TIMEOUT.as_secs_f64()
+    }
+    #[derive(Serialize)]
+    struct Advanced {
+        dtm_result: &'static str,
+        now_ms: i64,
+    }
+    let asked: Advance = serde_json::from_slice(&read(api, body).await?)
+        .map_err(|error| Error::invalid(format!("want {{\"seconds\": N}}: {error}")))?;
+    let span = |name: &str, value: f64| {
+        let span = Duration::try_from_secs_f64(value).ok();
+        span.filter(|span| span.as_secs() <= MAX_SECONDS)
+            .ok_or_else(|| {
+                Error::invalid(format!(
+                    "{name} is {value}: it must be a number from 0 to {MAX_SECONDS}"
+                ))
+            })
+    };
+    let (by, within) = (
+        span("seconds", asked.seconds)?,
+        span("within", asked.within)?,
+    );
+    let now_ms = api
+        .engine
+        .advance(by, within)
+        .await
+        .map_err(|error| match error {
+            AdvanceError::SystemClock => Error::new(ErrorKind::Internal, error.to_string()),
+            AdvanceError::Deadline { .. } | AdvanceError::Stopping => {
+                Error::new(ErrorKind::Unavailable, error.to_string())
+            }
+        })?;
+    let advanced = Advanced {
+        dtm_result: "SUCCESS",
+        now_ms,
+    };
+    Ok(json(StatusCode::OK, to_json(&advanced)))
 }
 
 /// Whether the store takes a write now, as `ping` finds; if not, 503 says why.

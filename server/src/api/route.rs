@@ -1,4 +1,4 @@
-//! Which route a request takes: DTM's paths with their aliases (dtm-server.md 4.2), and the two of ours for probes.
+//! Which route a request takes: DTM's paths with their aliases (dtm-server.md 4.2), and those of ours: two for probes, one for tests.
 
 use http::Method;
 
@@ -27,6 +27,7 @@ pub(super) enum Route<'a> {
     Metrics,
     Alive,
     Ready,
+    Advance,
 }
 
 impl<'a> Route<'a> {
@@ -35,6 +36,7 @@ impl<'a> Route<'a> {
         let method = method.as_str();
         let Some(name) = path.strip_prefix("/api/dtmsvr/") else {
             return Some(match (method, path) {
+                ("POST", "/api/amends/clock/advance") => (Route::Advance, "advance"),
                 ("POST", "/api/json-rpc") => (Route::JsonRpc, "json-rpc"),
                 (_, "/api/ping") => (Route::Ping, "ping"),
                 ("GET", "/api/metrics") => (Route::Metrics, "metrics"),
@@ -82,6 +84,7 @@ impl<'a> Route<'a> {
                 | Route::Subscribe
                 | Route::Unsubscribe
                 | Route::DeleteTopic(_)
+                | Route::Advance
         )
     }
 }

@@ -2,8 +2,8 @@
 
 use super::settings::Settings;
 use super::{EXIT_CODES, Exit, Failure};
-use crate::config::{Config, Environment, StoreKind};
-use crate::coordinator::Coordinator;
+use crate::config::{ClockKind, Config, Environment, StoreKind};
+use crate::coordinator::{Coordinator, StartError};
 use crate::telemetry::{self, TelemetryError};
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,6 +15,8 @@ Examples:
   amends serve -c amends.toml -d
   AMENDS_OPERATOR_TOKEN=... amends serve --listen 0.0.0.0
   amends serve --store memory --http-port 0 --grpc-port 0     for tests; the log says which ports
+  amends serve --store memory --clock manual                  for tests; due times come when they are told to:
+    curl -d '{\"seconds\":20}' localhost:36789/api/amends/clock/advance
 
 Settings: defaults < file < environment < flags; `amends config` shows the result. Every key of the
 file is also an environment variable (http_port is AMENDS_HTTP_PORT); DTM's names work too.
@@ -97,9 +99,17 @@ async fn serve(config: Config) -> Result<(), Failure> {
         StoreKind::Embedded => config.data.display().to_string(),
         StoreKind::Memory => "in memory: gone when this process ends".to_owned(),
     };
+    if config.clock == ClockKind::Manual {
+        tracing::warn!(
+            "for tests: the clock stands still until POST /api/amends/clock/advance moves it"
+        );
+    }
     let coordinator = tokio::select! {
         started = Coordinator::builder().config(config).start() => {
-            started.map_err(|error| failed(error.to_string()))?
+            started.map_err(|error| match error {
+                StartError::ManualClock => Failure::new(Exit::Usage, error.to_string()),
+                error => failed(error.to_string()),
+            })?
         }
         name = signals.next() => return Err(failed(format!("stopped by {name} before it was ready"))),
     };

@@ -17,6 +17,9 @@ pub(super) struct Settings {
     /// Where transactions are kept: embedded, or memory (for tests)
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
+    /// What due times go by: system, or manual (for tests, with --store memory)
+    #[arg(long, value_name = "CLOCK")]
+    clock: Option<String>,
     /// Address to listen on; 0.0.0.0 means all interfaces
     #[arg(long, value_name = "IP")]
     listen: Option<String>,
@@ -59,6 +62,7 @@ impl Settings {
         let given = [
             ("data", "--data", self.data),
             ("store", "--store", self.store),
+            ("clock", "--clock", self.clock),
             ("listen", "--listen", self.listen),
             ("http_port", "--http-port", self.http_port),
             ("grpc_port", "--grpc-port", self.grpc_port),

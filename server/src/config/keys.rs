@@ -1,6 +1,6 @@
 //! The settings: one list from which the struct, its defaults and the table of keys are made, so that they cannot differ.
 
-use super::types::{LogFormat, LogLevel, Secret, StoreKind};
+use super::types::{ClockKind, LogFormat, LogLevel, Secret, StoreKind};
 use amends::options::MAX_SECONDS;
 use amends::{Compat, Limits};
 use serde_json::Value;
@@ -210,6 +210,8 @@ settings! {
     data: PathBuf = PathBuf::from("./amends-data"), Kind::Path;
     /// Where transactions are kept: on disk, or in memory for tests.
     store: StoreKind = StoreKind::Embedded, Kind::Word(&["embedded", "memory"]);
+    /// What due times go by: the system's clock, or, for tests with the store in memory, one that moves only when `POST /api/amends/clock/advance` says so.
+    clock: ClockKind = ClockKind::System, Kind::Word(&["system", "manual"]);
     /// Token that forceStop, the resets and the topic routes want as `Authorization: Bearer`. Empty: none is wanted.
     operator_token: Secret = Secret::default(), Kind::Token;
     /// The least important level that is logged.

@@ -12,7 +12,7 @@ mod types;
 pub use error::ConfigError;
 pub use keys::{Config, KEYS, Key, Kind};
 pub use load::{Environment, Flag, Loaded, Origin, Sources, load};
-pub use types::{LogFormat, LogLevel, Secret, StoreKind};
+pub use types::{ClockKind, LogFormat, LogLevel, Secret, StoreKind};
 
 use amends::Policy;
 use amends::time::seconds;

@@ -43,6 +43,17 @@ pub enum StoreKind {
     Memory,
 }
 
+/// What tells the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockKind {
+    /// The system.
+    #[default]
+    System,
+    /// Whoever tests: it stands still until it is told to move. Only with the store in memory.
+    Manual,
+}
+
 /// The least important level that is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

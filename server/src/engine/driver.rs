@@ -2,6 +2,7 @@
 //! rule 3): a save is queued at once, calls and answers wait until the saves they rest on are durable.
 
 use super::Engine;
+use super::alarm::Alarm;
 use super::calls::Sent;
 use super::mailbox::{Answer, Mailbox, Message};
 use crate::store::{Saved, StoreError, store_error};
@@ -10,10 +11,9 @@ use amends::{Error, Millis, Outcome, Status, TransType};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// A driver stays for what is due within this time, ms; for anything later it lets go. Less than the shortest base interval (1 s), so that
 /// what panicked is let go of, and is served like any other until it is due again.
@@ -53,7 +53,8 @@ pub(super) struct Driver<'e> {
     saves: VecDeque<(u64, BoxFuture<'e, Result<Saved, StoreError>>)>,
     /// Events that came while a save was awaited, in order.
     pub(super) inbox: VecDeque<Event>,
-    watchers: Vec<(Wait, Answer)>,
+    /// Each with the real time that it waits to, where the clock is none that moves by itself.
+    watchers: Vec<(Wait, Option<Instant>, Answer)>,
     /// Results that no durable save holds, with the number of the save that will.
     facts: VecDeque<(u64, CallId, Outcome)>,
     /// The newest save that is durable.
@@ -62,8 +63,7 @@ pub(super) struct Driver<'e> {
     pub(super) built: u64,
     late_at: Option<Millis>,
     pub(super) wake_at: Option<Millis>,
-    /// Rings at this time; kept while other things happen first, for setting one costs more than hearing it.
-    alarm: Option<(Millis, Pin<Box<Sleep>>)>,
+    alarm: Alarm<'e>,
     /// A call found no free slot.
     pub(super) queued: bool,
     /// There is no room for it: its calls wait for its turn.
@@ -91,7 +91,7 @@ impl<'e> Driver<'e> {
             built: 0,
             late_at: None,
             wake_at: None,
-            alarm: None,
+            alarm: Alarm::new(engine),
             queued: false,
             guest: mailbox.guest,
         });
@@ -106,10 +106,7 @@ impl<'e> Driver<'e> {
             return;
         }
         for answer in early.remove(self.tx.gid()).unwrap_or_default() {
-            self.watchers.push((
-                Wait::new(false, &self.tx, self.engine.now(), &self.engine.policy),
-                answer,
-            ));
+            self.watch(false, answer);
         }
     }
 
@@ -152,12 +149,17 @@ impl<'e> Driver<'e> {
             let until = [
                 self.late_at,
                 self.wake_at,
-                self.watchers.iter().map(|(w, _)| w.until).min(),
+                self.watchers.iter().map(|(w, ..)| w.until).min(),
             ]
             .into_iter()
             .flatten()
             .min();
-            self.set_alarm(until);
+            self.alarm.set(
+                until,
+                || self.engine.now(),
+                self.watchers.iter().filter_map(|(_, real, _)| *real),
+                self.calls.is_empty() && self.saves.is_empty(),
+            );
             tokio::select! {
                 biased;
                 Some((seq, result)) = first(&mut self.saves), if !self.saves.is_empty() => return Event::Saved(seq, result),
@@ -167,29 +169,8 @@ impl<'e> Driver<'e> {
                         return Event::Look;
                     }
                 }
-                () = ring(&mut self.alarm) => {
-                    self.alarm = None;
-                    return Event::Look;
-                }
+                () = self.alarm.ring() => return Event::Look,
             }
-        }
-    }
-
-    fn set_alarm(&mut self, until: Option<Millis>) {
-        if self.alarm.as_ref().map(|(at, _)| *at) == until {
-            return;
-        }
-        let Some(until) = until else {
-            self.alarm = None;
-            return;
-        };
-        let pause = Duration::from_millis(u64::try_from(until - self.engine.now()).unwrap_or(0));
-        match &mut self.alarm {
-            Some((at, sleep)) => {
-                *at = until;
-                sleep.as_mut().reset(Instant::now() + pause);
-            }
-            None => self.alarm = Some((until, Box::pin(tokio::time::sleep(pause)))),
         }
     }
 
@@ -262,11 +243,17 @@ impl<'e> Driver<'e> {
     /// A request's effects are durable: answers it, now or with the result.
     pub(super) fn accepted(&mut self, wait: bool, abort: bool, answer: Answer) {
         if wait {
-            let wait = Wait::new(abort, &self.tx, self.engine.now(), &self.engine.policy);
-            self.watchers.push((wait, answer));
+            self.watch(abort, answer);
         } else {
             let _ = answer.send(Ok(()));
         }
+    }
+
+    fn watch(&mut self, abort: bool, answer: Answer) {
+        let now = self.engine.now();
+        let wait = Wait::new(abort, &self.tx, now, &self.engine.policy);
+        let real = self.engine.real(wait.until - now);
+        self.watchers.push((wait, real, answer));
     }
 
     /// Whether a request is answered with the result: the wish of an abort may be stored, and some requests are the result themselves.
@@ -287,8 +274,8 @@ impl<'e> Driver<'e> {
             self.engine.now(),
             self.engine.stopping() && self.calls.is_empty(),
         );
-        for (mut wait, answer) in std::mem::take(&mut self.watchers) {
-            if stopping {
+        for (mut wait, real, answer) in std::mem::take(&mut self.watchers) {
+            if stopping || real.is_some_and(|real| real <= Instant::now()) {
                 wait.until = now;
             }
             // It goes on as soon as there is a slot, or with what is still to be decided on.
@@ -301,7 +288,7 @@ impl<'e> Driver<'e> {
                 Some(result) => {
                     let _ = answer.send(result);
                 }
-                None => self.watchers.push((wait, answer)),
+                None => self.watchers.push((wait, real, answer)),
             }
         }
     }
@@ -421,9 +408,9 @@ impl<'e> Driver<'e> {
     fn turn_away(&mut self, error: &Error) {
         self.mailbox.refuse(error);
         let now = self.engine.now();
-        for (wait, answer) in std::mem::take(&mut self.watchers) {
+        for (wait, real, answer) in std::mem::take(&mut self.watchers) {
             if now < wait.until {
-                self.watchers.push((wait, answer));
+                self.watchers.push((wait, real, answer));
             } else {
                 let _ = answer.send(Err(error.clone()));
             }
@@ -489,11 +476,4 @@ async fn first(
     let (seq, result) = (*seq, saved.await);
     saves.pop_front();
     Some((seq, result))
-}
-
-async fn ring(alarm: &mut Option<(Millis, Pin<Box<Sleep>>)>) {
-    match alarm {
-        Some((_, sleep)) => sleep.await,
-        None => std::future::pending().await,
-    }
 }

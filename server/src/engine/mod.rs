@@ -2,6 +2,8 @@
 //!
 //! It carries out what [`amends::coordinator::step`] says, in the order of durability that the effects name, and decides nothing.
 
+mod advance;
+mod alarm;
 mod calls;
 mod driver;
 mod mailbox;
@@ -11,11 +13,13 @@ mod start;
 mod timer;
 
 use crate::alert::Alerts;
+use crate::clock::{Busy, ManualClock};
 use crate::dispatch::{Slots, Transport};
 use crate::metrics::Metrics;
 use crate::store::{Store, store_error};
 use crate::telemetry::LogLimiter;
 use crate::topics::Topics;
+pub use advance::{ADVANCE_TIMEOUT, AdvanceError};
 use amends::coordinator::{Env, Transaction};
 use amends::{Error, Gid, Millis, Policy};
 use mailbox::{Answer, Mailbox, Message};
@@ -26,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use timer::Timer;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// What an engine is made of.
 pub struct Parts {
@@ -50,6 +55,8 @@ pub struct Parts {
 /// Drives transactions. Create it with [`Engine::start`], end it with [`Engine::shutdown`].
 pub struct Engine {
     store: Arc<dyn Store>,
+    /// The store's clock, if it is one that tests move.
+    manual: Option<Arc<ManualClock>>,
     transport: Arc<dyn Transport>,
     slots: Slots,
     alerts: Alerts,
@@ -75,6 +82,7 @@ impl Engine {
         let _ = getrandom::fill(&mut seed);
         let engine = Arc::new(Engine {
             topics: parts.topics,
+            manual: parts.store.manual_clock(),
             store: parts.store,
             transport: parts.transport,
             slots: parts.slots,
@@ -97,6 +105,22 @@ impl Engine {
     /// The store's clock, ms since the epoch.
     pub fn now(&self) -> Millis {
         self.store.now()
+    }
+
+    /// Whether its clock moves only by [`Engine::advance`].
+    pub fn clock_is_manual(&self) -> bool {
+        self.manual.is_some()
+    }
+
+    /// Keeps a manual clock where it is until it is dropped, for work that no driver does.
+    fn busy(&self) -> Option<Busy> {
+        self.manual.as_ref().map(ManualClock::busy)
+    }
+
+    /// The real moment after `pause` ms, where the store's clock does not come to it by itself.
+    fn real(&self, pause: Millis) -> Option<Instant> {
+        let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(0));
+        self.manual.as_ref().map(|_| Instant::now() + pause)
     }
 
     /// Settings of decisions.
@@ -258,7 +282,8 @@ impl Engine {
             self.post(&gid, Message::Wake);
         }
         if let (true, Some(host)) = (freed.recovered, host) {
-            tokio::spawn(timer::host_back(self.clone(), host.to_owned()));
+            let busy = self.busy();
+            tokio::spawn(timer::host_back(self.clone(), host.to_owned(), busy));
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::mailbox::Message;
 use super::start::Start;
+use crate::clock::Busy;
 use amends::Millis;
 use amends::coordinator::Request;
 use futures_util::FutureExt;
@@ -82,6 +83,7 @@ impl Timer {
 async fn run(engine: Arc<Engine>) {
     let timer = &engine.timer;
     while !timer.stopped.load(Ordering::SeqCst) {
+        let busy = engine.busy();
         // Hints that come while it claims ring the bell.
         timer.until.store(Millis::MAX, Ordering::SeqCst);
         let now = engine.now();
@@ -120,6 +122,7 @@ async fn run(engine: Arc<Engine>) {
                 }
             }
         }
+        drop(busy);
         timer.until.store(until, Ordering::SeqCst);
         let pause = Duration::from_millis(u64::try_from(until - engine.now()).unwrap_or(0).max(1));
         tokio::select! {
@@ -130,7 +133,7 @@ async fn run(engine: Arc<Engine>) {
 }
 
 /// A host answers again: what failed on it is due, spread over a few seconds.
-pub(super) async fn host_back(engine: Arc<Engine>, host: String) {
+pub(super) async fn host_back(engine: Arc<Engine>, host: String, _busy: Option<Busy>) {
     let gids = match engine.store.failing(&host, usize::MAX).await {
         Ok(gids) => gids,
         Err(e) => {

@@ -8,6 +8,7 @@ use super::{
     StoreError,
 };
 use super::{branch_ids, content_bytes, kv_position, locked, parse_kv_position, registered};
+use crate::clock::ManualClock;
 use amends::coordinator::record::{Part, Record, Save};
 use amends::{Gid, Millis};
 use futures_util::FutureExt;
@@ -22,6 +23,7 @@ pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
 /// All transactions of a process that keeps none of them.
 pub struct MemoryStore {
     clock: Clock,
+    manual: Option<Arc<ManualClock>>,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -62,7 +64,17 @@ impl MemoryStore {
         };
         MemoryStore {
             clock,
+            manual: None,
             inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    /// An empty store whose clock stands still until [`Engine::advance`](crate::engine::Engine::advance) moves it.
+    pub fn with_manual_clock(clock: Arc<ManualClock>) -> Self {
+        let now = clock.clone();
+        MemoryStore {
+            manual: Some(clock),
+            ..MemoryStore::new(Arc::new(move || now.now()))
         }
     }
 }
@@ -240,6 +252,10 @@ impl Store for MemoryStore {
 
     fn now(&self) -> Millis {
         (self.clock)()
+    }
+
+    fn manual_clock(&self) -> Option<Arc<ManualClock>> {
+        self.manual.clone()
     }
 
     fn claim_due(&self, now: Millis, limit: usize, bytes: usize) -> BoxFuture<'_, Result<Claimed>> {

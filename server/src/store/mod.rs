@@ -4,11 +4,13 @@ mod due;
 pub mod embedded;
 pub mod memory;
 
+use crate::clock::ManualClock;
 use amends::branch::ROOT_BRANCH;
 use amends::coordinator::record::{Index, Part, Record, RowKey, Save};
 use amends::{Gid, Millis, Status, TransType};
 use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Why a store did not do it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -168,6 +170,10 @@ pub trait Store: Send + Sync + 'static {
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended>>;
     /// The store's clock.
     fn now(&self) -> Millis;
+    /// The same, if it is one that only tests move.
+    fn manual_clock(&self) -> Option<Arc<ManualClock>> {
+        None
+    }
     /// Takes up to `limit` unfinished records that are due and that nobody holds, with at most about `bytes` of content in all.
     fn claim_due(&self, now: Millis, limit: usize, bytes: usize) -> BoxFuture<'_, Result<Claimed>>;
     /// Takes one record for driving whatever its due time; `None` if it is unknown. A record that is held already is returned as it is.
