@@ -22,7 +22,8 @@ use crate::initiator::{Message, Server};
 use crate::machine::{Calls, Fact, Machine, Step, StepId, StepKind};
 use crate::participant::barrier::barrier_id;
 use crate::participant::{
-    BarrierResult, BarrierRun, BranchResult, Done, Identity, Mode, Place, Table,
+    BarrierResult, BarrierRun, BranchResult, DbError, Done, Identity, Mode, Place, Table,
+    classify_db_error,
 };
 use bytes::Bytes;
 use sqlx::{Pool, Transaction};
@@ -95,18 +96,15 @@ impl Branch {
         let mut run = Box::new(Driven::new(machine, pool, None));
         match run.drive().await? {
             Reached::User(step) => Ok(Begun::Run(Run { run, step })),
-            Reached::End(outcome) => Ok(Begun::Skip(
+            Reached::End(outcome) => Ok(Begun::Skip(Skipped(
                 outcome.barrier.unwrap_or(BarrierResult::Executed),
-            )),
+            ))),
         }
     }
 
     /// The same inside a transaction that the caller has begun and will commit, also when the business change is skipped: the barrier's
     /// rows must stay. Errors as of [`Branch::begin`]; a conflict is not tried again, for the transaction is the caller's.
-    pub async fn join<DB: Backend>(
-        &self,
-        tx: &mut Transaction<'_, DB>,
-    ) -> Result<BarrierResult, Error> {
+    pub async fn join<DB: Backend>(&self, tx: &mut Transaction<'_, DB>) -> Result<Joined, Error> {
         let mut machine = BarrierRun::new(
             self.place::<DB>(),
             self.who.clone(),
@@ -118,7 +116,8 @@ impl Branch {
             let fact = match kind {
                 StepKind::Done(result) => {
                     let outcome = result?;
-                    return Ok(outcome.barrier.unwrap_or(BarrierResult::Executed));
+                    let result = outcome.barrier.unwrap_or(BarrierResult::Executed);
+                    return Ok(Joined(result));
                 }
                 StepKind::RunUser(_) => Fact::UserOk(Bytes::new()),
                 StepKind::Exec(s) => told::<DB, _>(DB::exec(tx, s).await, Fact::Affected),
@@ -152,7 +151,57 @@ pub enum Begun<DB: Backend> {
     /// Make the change in this transaction, and commit it.
     Run(Run<DB>),
     /// Nothing is to be done: answer success. The barrier's rows are committed.
-    Skip(BarrierResult),
+    Skip(Skipped),
+}
+
+/// The proof that nothing is to be done: the barrier's rows are committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skipped(BarrierResult);
+
+impl Skipped {
+    /// Why.
+    pub fn why(self) -> BarrierResult {
+        self.0
+    }
+}
+
+impl From<Skipped> for Done {
+    fn from(_: Skipped) -> Done {
+        Done(())
+    }
+}
+
+/// A barrier inside the caller's own transaction. Whatever it let happen, the transaction must be committed: the barrier's rows are in it.
+#[derive(Debug)]
+#[must_use = "the transaction must be committed, also when the change is skipped"]
+pub struct Joined(BarrierResult);
+
+impl Joined {
+    /// What it let happen: make the change if it is [`BarrierResult::Executed`], else not.
+    pub fn result(&self) -> BarrierResult {
+        self.0
+    }
+
+    /// Commits the caller's transaction. Error: `OutcomeUnknown` or `Conflict`, as of [`Run::commit`].
+    pub async fn commit<DB: Backend>(self, tx: Transaction<'_, DB>) -> Result<Done, Error> {
+        tx.commit().await.map_err(|error| {
+            let conflict = match &error {
+                sqlx::Error::Database(e) => {
+                    let class =
+                        classify_db_error(DB::DIALECT, e.code().as_deref(), DB::errno(&**e));
+                    class == DbError::Conflict
+                }
+                _ => false,
+            };
+            let kind = if conflict {
+                ErrorKind::Conflict
+            } else {
+                ErrorKind::OutcomeUnknown
+            };
+            Error::new(kind, error.to_string())
+        })?;
+        Ok(Done(()))
+    }
 }
 
 /// A transaction that the barrier has begun. It is sqlx's connection for every use; dropped, it is rolled back.

@@ -73,10 +73,7 @@ impl TccRun {
 
     /// The same for several at a time; their results in the order given. Error: `Invalid`, before anything was called.
     pub async fn branches(&mut self, all: &[Try]) -> Result<Vec<Result<Bytes, Error>>, Error> {
-        let numbers: Vec<BranchNumber> = all
-            .iter()
-            .map(|branch| self.tcc.branch(branch))
-            .collect::<Result<_, _>>()?;
+        let numbers: Vec<BranchNumber> = self.tcc.branches(all)?;
         loop {
             let results: Option<Vec<_>> = numbers.iter().map(|n| self.tcc.result(*n)).collect();
             match results {

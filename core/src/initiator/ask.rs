@@ -63,7 +63,11 @@ impl Ask {
             (false, Fact::Answer { status, body, .. }) => match classify(status, &body) {
                 Ok(()) => return Some(Some(Answered::Ok)),
                 // It took nothing in; it may later.
-                Err(error) if error.kind() == ErrorKind::Unavailable => error,
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    // A proxy in between may have passed it on.
+                    self.maybe_done |= matches!(status, 502 | 504);
+                    error
+                }
                 Err(error) => {
                     return Some(Some(Answered::Refused {
                         error,

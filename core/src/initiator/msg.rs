@@ -2,7 +2,7 @@
 //! message is delivered, whatever crashes in between; if not, it never is.
 
 use super::ask::{Answered, Ask};
-use super::saga::{check, submitted};
+use super::saga::check;
 use super::server::{Server, body};
 use crate::error::{Error, ErrorKind};
 use crate::machine::{Fact, Machine, Outcome, Step, StepId, StepKind};
@@ -148,12 +148,8 @@ impl Commit {
                 }
                 (Answered::Ok, None) => State::Over,
             },
-            State::Submit(_, result) => State::Done(match submitted(answered) {
-                Ok(_) => result,
-                // It is committed; the coordinator asks when it does not hear of it.
-                Err(error) if error.is_retryable() => result,
-                Err(error) => Err(error),
-            }),
+            // It is committed, whatever the answer: the coordinator asks when it does not hear of it.
+            State::Submit(_, result) => State::Done(result),
             State::Abort(_, error) => State::Done(Err(error)),
             other => other,
         }

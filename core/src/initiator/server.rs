@@ -80,13 +80,14 @@ pub fn classify(status: u16, body: &[u8]) -> Result<(), Error> {
     #[derive(Deserialize, Default)]
     #[serde(default)]
     struct Answer {
+        dtm_result: String,
         message: String,
         status: String,
     }
-    if status == 200 {
+    let answer: Answer = serde_json::from_slice(body).unwrap_or_default();
+    if status == 200 && answer.dtm_result == "SUCCESS" {
         return Ok(());
     }
-    let answer: Answer = serde_json::from_slice(body).unwrap_or_default();
     let text = if answer.message.is_empty() {
         format!("the coordinator answered {status}")
     } else {
@@ -127,6 +128,9 @@ mod tests {
     fn answers_are_typed() {
         let table: &[(u16, &str, Option<ErrorKind>)] = &[
             (200, r#"{"dtm_result":"SUCCESS"}"#, None),
+            // A login page, or another server.
+            (200, "<title>Sign in</title>", Some(ErrorKind::Internal)),
+            (200, "{}", Some(ErrorKind::Internal)),
             (400, r#"{"message":"gid"}"#, Some(ErrorKind::Invalid)),
             (404, "", Some(ErrorKind::UnknownGid)),
             (

@@ -129,6 +129,16 @@ impl Tcc {
         }
     }
 
+    /// Adds several branches while the user's code runs. Error: `Invalid`, and none is added.
+    pub fn branches(&mut self, all: &[Try]) -> Result<Vec<BranchNumber>, Error> {
+        let before = self.branches.len();
+        let added: Result<Vec<_>, _> = all.iter().map(|branch| self.branch(branch)).collect();
+        if added.is_err() {
+            self.branches.truncate(before);
+        }
+        added
+    }
+
     /// Adds a branch while the user's code runs; [`Tcc::result`] has what came of its try. Error: `Invalid`, and nothing is added.
     pub fn branch(&mut self, branch: &Try) -> Result<BranchNumber, Error> {
         if !matches!(self.state, State::Running) {

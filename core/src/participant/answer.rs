@@ -1,7 +1,6 @@
 //! What a participant answers to a branch call over HTTP: what was done rests on a proof, what went wrong on the kind of its error
 //! (rules.md 8.5).
 
-use super::barrier::BarrierResult;
 use crate::error::{Error, ErrorKind};
 use crate::wire::http::{SUCCESS, to_json, without_failure};
 use serde::Serialize;
@@ -10,12 +9,6 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "it is what the answer to the coordinator rests on"]
 pub struct Done(pub(crate) ());
-
-impl From<BarrierResult> for Done {
-    fn from(_: BarrierResult) -> Done {
-        Done(())
-    }
-}
 
 /// What a handler of a branch call returns.
 pub type BranchResult = Result<Done, Error>;
@@ -79,7 +72,7 @@ mod tests {
     #[test]
     fn answers_by_kind() {
         assert_eq!(
-            text(Ok(BarrierResult::Suspended.into())),
+            text(Ok(Done(()))),
             (200, r#"{"dtm_result":"SUCCESS"}"#.to_owned())
         );
         let of = |kind, message: &str| text(Err(Error::new(kind, message)));

@@ -1,7 +1,7 @@
 //! The barrier as a machine: it says when to begin, what to run, when the user's code may run, and whether to commit (rules.md 9).
 
 use super::barrier::{
-    BarrierResult, Plan, Statement, Verdict, by_reason, decide, plan, query_prepared, was_committed,
+    BarrierResult, Plan, Verdict, by_reason, decide, plan, query_prepared, was_committed,
 };
 use super::db_error::{DbError, classify_db_error};
 use super::dialect::{Dialect, ParamStyle, Table};
@@ -140,10 +140,7 @@ impl BarrierRun {
             State::Current => StepKind::Exec(self.plan.current.clone()),
             State::Reason => StepKind::Query(self.plan.reason.clone()),
             State::User => StepKind::RunUser(self.who.clone()),
-            State::Guard(_) => StepKind::Query(Statement {
-                sql: "select '1'".to_owned(),
-                params: Vec::new(),
-            }),
+            State::Guard(_) => StepKind::Query(self.plan.reason.clone()),
             State::Commit(_) => StepKind::Commit,
             State::Rollback(_) => StepKind::Rollback,
             State::Detach(_) => StepKind::Detach,
@@ -209,16 +206,19 @@ impl BarrierRun {
             (State::Reason, Fact::Text(None)) => {
                 self.again("the row of another call was rolled back".to_owned())
             }
-            (State::User, Fact::UserOk(value)) => match (self.mode, self.place.dialect) {
-                (Mode::Joined, _) => State::Done(Ok(executed(value))),
-                // Code that swallowed the error of a statement must not end as executed: there, COMMIT would roll back silently.
-                (Mode::Managed, Dialect::Postgres) => State::Guard(value),
-                (Mode::Managed, _) => State::Commit(Ok(executed(value))),
+            (State::User, Fact::UserOk(value)) => match self.mode {
+                Mode::Joined => State::Done(Ok(executed(value))),
+                // Code that swallowed the error of a statement must not end as executed. PostgreSQL would roll back at COMMIT without a
+                // word; MySQL has rolled back at a deadlock already, and goes on without a transaction. Our own row tells.
+                Mode::Managed => State::Guard(value),
             },
             (State::User, Fact::UserFailed { kind, message }) => {
                 self.give_up(Error::new(kind, message))
             }
-            (State::Guard(value), Fact::Text(_)) => State::Commit(Ok(executed(value))),
+            (State::Guard(value), Fact::Text(Some(reason))) if reason == self.who.op.as_str() => {
+                State::Commit(Ok(executed(value)))
+            }
+            (State::Guard(_), Fact::Text(_)) => self.give_up(aborted()),
             (State::Commit(result), Fact::Done) => State::Done(result),
             (State::Rollback(then) | State::Detach(then), Fact::Done) => self.then(then),
             (State::Sleep(_), Fact::Done) => State::Begin,
@@ -247,10 +247,7 @@ impl BarrierRun {
             },
             State::Guard(_) => {
                 let error = match class {
-                    DbError::Aborted => Error::new(
-                        ErrorKind::Aborted,
-                        "a statement had failed and its error was swallowed: PostgreSQL keeps nothing of this transaction",
-                    ),
+                    DbError::Aborted => aborted(),
                     _ => error,
                 };
                 self.give_up(error)
@@ -339,6 +336,13 @@ impl BarrierRun {
             }
         }
     }
+}
+
+fn aborted() -> Error {
+    Error::new(
+        ErrorKind::Aborted,
+        "the transaction had been rolled back before its commit: the error of a statement was swallowed",
+    )
 }
 
 fn executed(value: Bytes) -> Outcome {

@@ -36,7 +36,6 @@ impl Db {
                 rows.entry(key).or_insert(reason);
                 Fact::Affected(new.into())
             }
-            StepKind::Query(s) if s.params.is_empty() => Fact::Text(Some("1".to_owned())),
             StepKind::Query(s) => {
                 let found = self.rows().get(&s.params).cloned();
                 Fact::Text(found)

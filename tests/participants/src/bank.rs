@@ -115,7 +115,7 @@ impl<DB: Backend> Bank<DB> {
     pub async fn carry_out(&self, who: Identity) -> Result<BarrierResult, Error> {
         let amount = if who.op.as_str() == "action" { -30 } else { 30 };
         match self.branch(who).begin(&self.pool).await? {
-            Begun::Skip(result) => Ok(result),
+            Begun::Skip(skipped) => Ok(skipped.why()),
             Begun::Run(mut run) => {
                 let sql = format!("update account set balance = balance + {amount} where id = 1");
                 let changed = DB::exec(&mut run, plain(&sql)).await;

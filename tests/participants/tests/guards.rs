@@ -4,7 +4,7 @@
 use amends::ErrorKind;
 use amends::adapters::sqlx::{Backend, Begun, Branch, Run};
 use amends::machine::Statement;
-use amends::participant::{BarrierResult, Identity, Table};
+use amends::participant::{BarrierResult, Dialect, Identity, Table};
 use amends_interop::Databases;
 use amends_participants::{Bank, call, mariadb, postgres, sqlite};
 use std::time::Duration;
@@ -57,10 +57,10 @@ async fn joined<DB: Backend>(bank: &Bank<DB>) {
         (true, BarrierResult::Duplicate),
     ] {
         let mut tx = DB::begin(&bank.pool, true).await.expect("begun");
-        let result = branch.join::<DB>(&mut tx).await;
-        assert_eq!(result, Ok(want));
+        let joined = branch.join::<DB>(&mut tx).await.expect("joined");
+        assert_eq!(joined.result(), want);
         if commits {
-            tx.commit().await.expect("committed");
+            let _done = joined.commit(tx).await.expect("committed");
         } else {
             tx.rollback().await.expect("rolled back");
         }
@@ -78,7 +78,10 @@ async fn parts<DB: Backend>(bank: &Bank<DB>) {
             .await
             .expect("committed");
         let again = branch.begin(&bank.pool).await.expect("no error");
-        assert!(matches!(again, Begun::Skip(BarrierResult::Duplicate)));
+        let Begun::Skip(skipped) = again else {
+            panic!("made twice");
+        };
+        assert_eq!(skipped.why(), BarrierResult::Duplicate);
     }
     assert_eq!(bank.rows("parts").await, 2);
 }
@@ -157,8 +160,46 @@ async fn asked_while_it_is_open<DB: Backend>(bank: &Bank<DB>) {
     }
 }
 
+/// Rolled back behind the barrier's back, as MySQL does at a deadlock, or a statement of the user's: never executed.
+async fn rolled_back_unseen<DB: Backend>(bank: &Bank<DB>) {
+    let branch = bank.branch(call("unseen", "action"));
+    let mut run = begun(&branch, bank).await;
+    DB::exec(&mut run, plain(TAKE)).await.expect("taken");
+    DB::exec(&mut run, plain("rollback"))
+        .await
+        .expect("rolled back");
+    let error = run.commit().await.expect_err("never executed");
+    assert_eq!(error.kind(), ErrorKind::Aborted, "{error}");
+    assert_eq!((bank.balance().await, bank.rows("unseen").await), (0, 0));
+}
+
+/// Given up while it begins: no connection goes back with a transaction open on it.
+async fn dropped_while_it_begins<DB: Backend>(bank: &Bank<DB>) {
+    for _ in 0..40 {
+        let branch = bank.branch(call("given-up", "action"));
+        let mut begins = Box::pin(branch.begin(&bank.pool));
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(begins.as_mut().poll(cx).is_ready()));
+        let _ = polled.await;
+        drop(begins);
+    }
+    // What is written by itself is there for everybody.
+    bank.execute(TAKE).await;
+    assert_eq!(bank.balance().await, -30);
+    bank.execute("update account set balance = 0 where id = 1")
+        .await;
+    for _ in 0..40 {
+        assert_eq!(bank.balance().await, 0);
+    }
+}
+
 async fn everything<DB: Backend>(bank: &Bank<DB>) {
     nothing_half(bank).await;
+    // sqlx cannot roll back on SQLite what was rolled back already, and gives the connection back all the same.
+    if DB::DIALECT != Dialect::Sqlite {
+        rolled_back_unseen(bank).await;
+    }
+    dropped_while_it_begins(bank).await;
     joined(bank).await;
     parts(bank).await;
     a_missing_table(bank).await;

@@ -50,11 +50,16 @@ macro_rules! backend {
                 pool: &Pool<Self>,
                 immediate: bool,
             ) -> Result<Transaction<'static, Self>, Error> {
-                if immediate {
-                    pool.begin_with($immediate).await
-                } else {
-                    pool.begin().await
-                }
+                let pool = pool.clone();
+                // In a task of its own: whoever gives up while it begins would hand a connection back with a transaction open on it.
+                let begun = tokio::spawn(async move {
+                    if immediate {
+                        pool.begin_with($immediate).await
+                    } else {
+                        pool.begin().await
+                    }
+                });
+                begun.await.unwrap_or(Err(Error::WorkerCrashed))
             }
 
             async fn exec(conn: &mut Self::Connection, s: Statement) -> Result<u64, Error> {

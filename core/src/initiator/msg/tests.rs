@@ -42,7 +42,7 @@ impl World {
         };
         if from.contains(&self.status) {
             self.status = to;
-            return answer(200, "{}".to_owned());
+            return answer(200, r#"{"dtm_result":"SUCCESS"}"#.to_owned());
         }
         answer(
             409,

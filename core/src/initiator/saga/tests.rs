@@ -121,7 +121,7 @@ fn submit(facts: Vec<Fact>) -> (usize, Result<Outcome, Error>) {
 
 #[test]
 fn a_submit_is_repeated_until_somebody_answers() {
-    let ok = || answer(200, "{}");
+    let ok = || answer(200, r#"{"dtm_result":"SUCCESS"}"#);
     let ended = |status: &'static str| answer(409, status);
     let kind = |facts| submit(facts).1.err().map(|e| e.kind());
     assert_eq!(submit(vec![ok()]).0, 0);
