@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// The service whose methods the scripted branch service has: `/a` is `busi.Busi/a`.
 pub(crate) const SERVICE: &str = "busi.Busi";
@@ -100,7 +101,25 @@ impl GrpcClient {
     ///
     /// When there is no answer, or one without a status.
     pub async fn raw(&self, method: &str, body: Bytes) -> Result<Vec<Bytes>, GrpcStatus> {
-        let exchange = self.exchange(method, body);
+        self.stream(method, body, oneshot::channel().0).await
+    }
+
+    /// The same, and says when the answer has begun.
+    ///
+    /// # Errors
+    ///
+    /// The status if it is not OK.
+    ///
+    /// # Panics
+    ///
+    /// When there is no answer, or one without a status.
+    pub async fn stream(
+        &self,
+        method: &str,
+        body: Bytes,
+        begun: oneshot::Sender<()>,
+    ) -> Result<Vec<Bytes>, GrpcStatus> {
+        let exchange = self.exchange(method, body, begun);
         let (headers, data, trailers) = tokio::time::timeout(ANSWER_TIMEOUT, exchange)
             .await
             .unwrap_or_else(|_| panic!("{method}: no answer within {ANSWER_TIMEOUT:?}"));
@@ -128,7 +147,12 @@ impl GrpcClient {
         }
     }
 
-    async fn exchange(&self, method: &str, body: Bytes) -> (HeaderMap, Bytes, HeaderMap) {
+    async fn exchange(
+        &self,
+        method: &str,
+        body: Bytes,
+        begun: oneshot::Sender<()>,
+    ) -> (HeaderMap, Bytes, HeaderMap) {
         let stream = TcpStream::connect(self.addr).await.expect("connects");
         stream.set_nodelay(true).expect("an option");
         let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
@@ -150,6 +174,8 @@ impl GrpcClient {
         }
         let request = request.body(Full::new(body)).expect("a request");
         let answer = sender.send_request(request).await.expect("an answer");
+        // Mostly nobody waits for it.
+        let _ = begun.send(());
         let (head, body) = answer.into_parts();
         let body = body.collect().await.expect("a whole answer");
         connection.abort();

@@ -321,8 +321,10 @@ async fn s30_a_stop_answers_those_that_wait() {
     half.write_all(b"PRI * HTTP/2.0").expect("written");
     // A watch of the health service does not hold up the end.
     let (health, watcher) = (w.grpc.clone(), "grpc.health.v1.Health/Watch");
-    let watching =
-        tokio::spawn(async move { health.raw(watcher, amends_scenarios::framed(b"")).await });
+    let (begun, watches) = tokio::sync::oneshot::channel();
+    let empty = amends_scenarios::framed(b"");
+    let watching = tokio::spawn(async move { health.stream(watcher, empty, begun).await });
+    watches.await.expect("it watches");
     let start = std::time::Instant::now();
     w.server.terminate();
     gate.open();
