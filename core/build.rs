@@ -1,5 +1,7 @@
 //! Compiles the .proto files: messages for this crate, and the descriptors for those who generate services or serve reflection.
 
+#![allow(clippy::disallowed_methods)]
+
 use prost::Message;
 use std::error::Error;
 use std::path::PathBuf;

@@ -48,6 +48,7 @@ part() {
     summary+=("$(printf '%-18s  %-6s  %4d s  %s' "$name" "$result" $((SECONDS - began)) "$counts")")
 }
 
+part 'dependencies' make --no-print-directory check-dependencies
 built=no
 for package in "${packages[@]}"; do
     if [[ $built == no ]] && has "$package" "${needs_binary[@]}"; then
@@ -59,6 +60,8 @@ for package in "${packages[@]}"; do
     options=(--no-fail-fast)
     has "$package" "${talkative[@]}" && options+=(-- --show-output)
     part "$package" cargo test -p "$package" "${options[@]}"
+    # What the documentation of its features shows.
+    [[ $package == amends ]] && part 'amends-docs' cargo test -p amends --all-features --doc
 done
 
 printf '\n'

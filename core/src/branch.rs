@@ -142,6 +142,29 @@ impl fmt::Display for Op {
 /// The branch id reserved for check-backs, workflow callbacks and the decision row.
 pub const ROOT_BRANCH: &str = "00";
 
+/// The names of the four texts that say whose branch a call is.
+pub(crate) const IDENTITY: [&str; 4] = ["gid", "trans_type", "branch_id", "op"];
+
+/// The same names, in the same order, in gRPC's metadata.
+pub(crate) const IDENTITY_METADATA: [&str; 4] =
+    ["dtm-gid", "dtm-trans_type", "dtm-branch_id", "dtm-op"];
+
+/// Whose branch a call is, as names and texts in the order of [`IDENTITY`]; sorted, they are in the order of DTM's queries.
+pub(crate) fn identity<'a>(
+    gid: &'a str,
+    trans_type: TransType,
+    branch_id: &'a str,
+    op: &'a str,
+) -> [(&'static str, &'a str); 4] {
+    let [gid_name, trans_type_name, branch_id_name, op_name] = IDENTITY;
+    [
+        (gid_name, gid),
+        (trans_type_name, trans_type.as_str()),
+        (branch_id_name, branch_id),
+        (op_name, op),
+    ]
+}
+
 /// The branch id of the step with this 0-based index: two digits from `01`, three from the 100th.
 pub fn step_branch_id(index: usize) -> String {
     format!("{:02}", index + 1)
@@ -162,12 +185,5 @@ mod tests {
         assert_eq!(Status::parse("weird"), None);
         assert_eq!(Op::new("cancel"), Op::CANCEL);
         assert_eq!(Op::new("wf-step").as_str(), "wf-step");
-    }
-
-    #[test]
-    fn branch_ids_grow_a_digit_at_the_hundredth_step() {
-        assert_eq!(step_branch_id(0), "01");
-        assert_eq!(step_branch_id(98), "99");
-        assert_eq!(step_branch_id(99), "100");
     }
 }

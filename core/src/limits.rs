@@ -1,5 +1,11 @@
 //! Every limit, in one place (rules.md 5). Each is configurable; each is tested at the limit and one past it.
 
+/// Longest reason that a client sends, bytes: DTM's column is 1,024 characters.
+pub const REASON_MAX: usize = 1_023;
+
+/// Branches of one parent whose ids the client makes: two digits.
+pub(crate) const CHILDREN_MAX: usize = 99;
+
 /// Upper bounds on what a request may hold. Lengths are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -13,11 +13,16 @@
 //! A machine never blocks, has no clock and no randomness of its own, and may be dropped at any point: that is a crash, and must be
 //! harmless. A fact that does not fit its step is an error value and changes nothing.
 
+mod steps;
+
+pub(crate) use steps::{Steps, wrong};
+
 use crate::error::{Error, ErrorKind};
 use crate::participant::{BarrierResult, Identity};
 use crate::time::Millis;
 use bytes::Bytes;
 use std::pin::Pin;
+use std::time::Instant;
 
 pub use crate::participant::barrier::Statement;
 
@@ -38,7 +43,8 @@ pub struct Step {
 pub enum StepKind {
     /// Make a call and report [`Fact::Answer`] or [`Fact::NoAnswer`].
     Call(Request),
-    /// Begin a transaction on the connection that this run has borrowed; [`Fact::Done`].
+    /// Begin a transaction on the connection that this run has borrowed; [`Fact::Done`]. On MySQL with autocommit off until it ends: what
+    /// the user's code does after a deadlock that it swallowed is then rolled back as well, and not committed statement by statement.
     Begin {
         /// SQLite: take the write lock at once, for a reader cannot wait for it later.
         immediate: bool,
@@ -58,7 +64,7 @@ pub enum StepKind {
     /// Wait so many milliseconds; [`Fact::Done`].
     Sleep(Millis),
     /// It is over; nothing is to be reported.
-    Done(Result<Outcome, Error>),
+    Done(Result<Output, Error>),
 }
 
 /// A call to make.
@@ -78,11 +84,34 @@ pub struct Request {
 
 /// What a machine achieved.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Output {
     /// What the barrier let happen, if there was one.
     pub barrier: Option<BarrierResult>,
     /// What the user's code returned.
     pub value: Bytes,
+}
+
+impl From<Bytes> for Output {
+    /// Without a barrier.
+    fn from(value: Bytes) -> Output {
+        Output {
+            barrier: None,
+            value,
+        }
+    }
+}
+
+impl From<Result<Bytes, Error>> for Fact {
+    /// What the user's code ended with.
+    fn from(result: Result<Bytes, Error>) -> Fact {
+        match result {
+            Ok(value) => Fact::UserOk(value),
+            Err(error) => Fact::UserFailed {
+                kind: error.kind(),
+                message: error.message().to_owned(),
+            },
+        }
+    }
 }
 
 /// What came of a step.
@@ -132,10 +161,25 @@ pub enum Fact {
     Cancelled,
 }
 
+/// The answer to a call over HTTP, for the tests of machines.
+#[cfg(test)]
+pub(crate) fn answer(status: u16, body: impl AsRef<[u8]>) -> Fact {
+    Fact::Answer {
+        status,
+        body: Bytes::copy_from_slice(body.as_ref()),
+        message: String::new(),
+    }
+}
+
 /// Whatever can make the calls of a machine (rules.md 8.6). It reports [`Fact::Answer`] or [`Fact::NoAnswer`], and never fails otherwise.
 pub trait Calls: std::fmt::Debug + Send + Sync {
     /// Makes a call, within its timeout.
     fn call(&self, request: Request) -> Pin<Box<dyn Future<Output = Fact> + Send + '_>>;
+
+    /// When nothing is worth a call any more: what waits for another one ends then. There is none unless it says so.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// A protocol that is being carried out.

@@ -1,5 +1,7 @@
 //! Time as a value: milliseconds of the Unix epoch in UTC, and its RFC 3339 text.
 
+use std::time::Duration;
+
 /// Milliseconds since 1970-01-01T00:00:00Z. All deadlines, due times and ages are computed in this unit.
 pub type Millis = i64;
 
@@ -11,6 +13,11 @@ pub const SECOND: Millis = 1_000;
 pub fn rfc3339(at: Millis) -> String {
     let at = jiff::Timestamp::from_millisecond(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{at:.3}")
+}
+
+/// As a duration; none for a negative time.
+pub fn duration(time: Millis) -> Duration {
+    Duration::from_millis(u64::try_from(time).unwrap_or(0))
 }
 
 /// Whole seconds in milliseconds; saturates instead of overflowing.

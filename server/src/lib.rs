@@ -8,6 +8,7 @@ pub mod config;
 pub mod coordinator;
 pub mod dispatch;
 pub mod engine;
+mod hash;
 pub mod metrics;
 pub mod store;
 pub mod telemetry;

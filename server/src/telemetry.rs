@@ -52,7 +52,9 @@ pub fn init(
     })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // It would say so on stderr, and panic when nobody reads that any more.
+        .log_internal_errors(false);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match format {
         LogFormat::Json => lines.event_format(JsonLine).try_init(),

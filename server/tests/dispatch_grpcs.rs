@@ -5,45 +5,19 @@ mod tls_child;
 
 use amends::Outcome;
 use amends::wire::grpc::GrpcCall;
+use amends_scenarios::{certificate, within_tls};
 use amends_server::dispatch::GrpcTransport;
 use grpc_participant::{Seen, serve, status};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 /// A gRPC server within TLS that offers these protocols.
 async fn server(dir: &Path, alpn: &[&[u8]]) -> String {
-    let certificate = CertificateDer::from_pem_file(dir.join("cert.pem")).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).expect("a key");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("they belong together");
-    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.expect("a connection");
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                // One that does not trust us ends here.
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    let behaviour = |seen: Seen| status("10", &seen.path[1..]);
-                    serve(stream, Arc::new(behaviour)).await;
-                }
-            });
-        }
-    });
-    address.to_string()
+    let serve = |stream| {
+        let behaviour = |seen: Seen| status("10", &seen.path[1..]);
+        serve(stream, Arc::new(behaviour))
+    };
+    within_tls(dir, alpn, serve).await.to_string()
 }
 
 /// The server runs on this thread, so that the child is waited for on another.
@@ -71,7 +45,7 @@ async fn one_call() {
 #[tokio::test]
 async fn the_systems_certificates_decide_who_is_trusted() {
     let dir = tempfile::tempdir().expect("a folder");
-    tls_child::certificate(dir.path());
+    certificate(dir.path());
     let trusted = dir.path().join("cert.pem");
     // Some servers speak HTTP/2 without saying so in ALPN.
     for alpn in [&[b"h2".as_slice()][..], &[]] {

@@ -106,6 +106,24 @@ async fn every_status_is_an_answer() {
     }
 }
 
+/// Cookies and policies make heads long.
+#[tokio::test]
+async fn the_head_of_an_answer_may_be_long() {
+    for (status, wanted) in [
+        (200, Outcome::Success),
+        (409, Outcome::Failure("no".to_owned())),
+    ] {
+        let p = participant(move |_, _, _| {
+            let cookies = format!("set-cookie: {}\r\n", "c".repeat(1_000)).repeat(30);
+            Answer::Bytes(format!(
+                "HTTP/1.1 {status} R\r\n{cookies}content-length: 2\r\n\r\nno"
+            ))
+        });
+        let reply = transport().call(call(&p.url, "{}")).await;
+        assert_eq!(reply.outcome, wanted);
+    }
+}
+
 #[tokio::test]
 async fn chunked_answers_and_answers_without_a_length_are_read() {
     let chunked =

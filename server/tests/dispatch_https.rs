@@ -4,11 +4,12 @@ mod dispatch_participant;
 mod tls_child;
 
 use amends::Outcome;
+use amends_scenarios::certificate;
 use dispatch_participant::{call, transport};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use tls_child::{certificate, outcome};
+use tls_child::outcome;
 
 struct Server {
     child: Child,

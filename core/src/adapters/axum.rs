@@ -1,11 +1,16 @@
 //! For axum: [`Identity`] is an extractor, and a handler may return a [`BranchResult`](crate::participant::answer::BranchResult).
 //!
-//! ```ignore
-//! async fn withdraw(who: Identity, State(pool): State<SqlitePool>) -> BranchResult {
-//!     match Branch::new(who).begin(&pool).await? {
-//!         Begun::Skip(why) => Ok(why.into()),
-//!         Begun::Run(mut tx) => { /* the change */ Ok(tx.commit().await?.into()) }
+//! ```
+//! # use amends::{Error, ErrorKind, participant::{BranchResult, Identity}};
+//! # fn has_seats() -> bool { true }
+//! # async fn reserve(_: Identity) -> BranchResult { Err(Error::new(ErrorKind::Ongoing, "no database here")) }
+//! async fn seats(who: Identity) -> BranchResult {
+//!     if !has_seats() {
+//!         // 409: everything is undone.
+//!         return Err(Error::new(ErrorKind::Failure, "no seats"));
 //!     }
+//!     // Behind a barrier, which makes the proof that it is done; `docs/barriers.md` has the whole handler.
+//!     reserve(who).await
 //! }
 //! ```
 
@@ -15,8 +20,6 @@ use crate::participant::answer::{Answer, Done, answer};
 use axum_core::body::Body;
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 
 impl<S: Send + Sync> FromRequestParts<S> for Identity {
@@ -29,22 +32,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Identity {
 
 impl IntoResponse for Done {
     fn into_response(self) -> Response {
-        respond(answer(&Ok(self)))
+        answer(&Ok(self)).into_response()
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        respond(answer(&Err(self)))
+        answer(&Err(self)).into_response()
     }
 }
 
-fn respond(answer: Answer) -> Response {
-    let mut response = Response::new(Body::from(answer.body));
-    *response.status_mut() =
-        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
-    response
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        http::Response::<Vec<u8>>::from(self).map(Body::from)
+    }
 }

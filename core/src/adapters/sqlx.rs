@@ -1,36 +1,56 @@
 //! The barrier for sqlx: MySQL and MariaDB (`sqlx-mysql`), PostgreSQL (`sqlx-postgres`), SQLite (`sqlx-sqlite`).
 //!
-//! ```ignore
+//! ```no_run
+//! # use amends::{Error, ErrorKind, adapters::sqlx::{Begun, Branch}, participant::Identity};
+//! # #[cfg(feature = "sqlx-sqlite")]
+//! # async fn withdraw(identity: Identity, pool: sqlx::SqlitePool) -> Result<(), Box<dyn std::error::Error>> {
 //! match Branch::new(identity).begin(&pool).await? {
 //!     Begun::Run(mut tx) => {
 //!         sqlx::query("update account set balance = balance - 30").execute(&mut *tx).await?;
-//!         tx.commit().await?;
+//!         let _committed = tx.commit().await?;
 //!     }
 //!     Begun::Skip(why) => {}      // done before, or never to be done: answer success
 //! }
+//! # Ok(()) }
 //! ```
 //!
-//! Dropping a [`Run`] rolls it back, and a later call runs the code again.
+//! Dropping a [`Run`] rolls it back, and a later call runs the code again. Whatever future is dropped, by a timeout for instance, nothing
+//! half done is committed and the pool gets its place back; where a statement was cut off, its connection is closed. Drop the run as well
+//! when a statement of your own was cut off: what is left of it on the connection may be taken for the answer to another one.
+//!
+//! Leave the end of the transaction to the run: `commit`, `rollback` and statements that commit by themselves (`create table` and
+//! `truncate` on MySQL) end it behind the barrier's back. Then `commit` answers `HalfDone`, and only what the database has kept is known:
+//! a rollback took the barrier's row along, and is `Aborted`.
+//!
+//! An error of sqlx becomes ours with `?`: a conflict is answered with 425, anything else with 500.
 
 mod backend;
+mod driven;
+mod errors;
+mod held;
+mod xa;
 
 pub use backend::Backend;
+pub use errors::db_error;
+pub use xa::{XaBegun, XaBranch, XaRun};
 
 use crate::error::{Error, ErrorKind};
 use crate::initiator::msg::Commit;
 use crate::initiator::{Message, Server};
 use crate::machine::{Calls, Fact, Machine, Step, StepId, StepKind};
-use crate::participant::barrier::barrier_id;
+use crate::participant::barrier::{barrier_id, check_message};
+use crate::participant::run::Guard;
 use crate::participant::{
-    BarrierResult, BarrierRun, BranchResult, DbError, Done, Identity, Mode, Place, Table,
-    classify_db_error,
+    BarrierResult, BarrierRun, BranchResult, Done, Identity, Mode, Place, Table,
 };
 use bytes::Bytes;
+use driven::{Driven, Line, Reached, strange};
+use errors::{commit_error, failed, told};
+use held::Held;
 use sqlx::{Pool, Transaction};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A branch call as this participant received it.
 #[derive(Clone, Debug)]
@@ -51,7 +71,7 @@ impl Branch {
     }
 
     /// Names a part of the branch, where it has several that commit apart; the action's part and its undo's have the same name.
-    /// The default is `01`.
+    /// The default is `01`, and the only one for the local transaction of a message.
     pub fn part(self, name: &str) -> Branch {
         Branch {
             part: name.to_owned(),
@@ -73,27 +93,19 @@ impl Branch {
     }
 
     fn place<DB: Backend>(&self) -> Place {
-        Place {
-            dialect: DB::DIALECT,
-            table: self
-                .table
-                .clone()
-                .unwrap_or_else(|| DB::DIALECT.default_table()),
-            style: DB::STYLE,
-        }
+        place::<DB>(self.table.as_ref())
+    }
+
+    fn run(&self, place: Place, mode: Mode) -> Result<BarrierRun, Error> {
+        BarrierRun::new(place, self.who.clone(), &self.part, mode, random())
     }
 
     /// Begins a transaction behind the barrier. Errors: `Conflict` after the last of several tries, `Database`, `Invalid` for a missing
-    /// table, `Duplicated` for a message whose gid was used before, `Failure` for a workflow's step that was rolled back before it arrived.
+    /// table or a message with a part, `Duplicated` for a message whose gid was used before ([`Error::committed`] says how it ended),
+    /// `Failure` for a workflow's step that was rolled back before it arrived.
     pub async fn begin<DB: Backend>(&self, pool: &Pool<DB>) -> Result<Begun<DB>, Error> {
-        let machine = BarrierRun::new(
-            self.place::<DB>(),
-            self.who.clone(),
-            &self.part,
-            Mode::Managed,
-            random(),
-        )?;
-        let mut run = Box::new(Driven::new(machine, pool, None));
+        let machine = self.run(self.place::<DB>(), Mode::Managed)?;
+        let mut run = Box::new(Driven::new(machine, Borrowed::of(pool), None));
         match run.drive().await? {
             Reached::User(step) => Ok(Begun::Run(Run { run, step })),
             Reached::End(outcome) => Ok(Begun::Skip(Skipped(
@@ -104,20 +116,20 @@ impl Branch {
 
     /// The same inside a transaction that the caller has begun and will commit, also when the business change is skipped: the barrier's
     /// rows must stay. Errors as of [`Branch::begin`]; a conflict is not tried again, for the transaction is the caller's.
+    ///
+    /// Do not drop it before it ends, as a timeout would: the connection is the caller's and cannot be closed here, and sqlx's pool may lose
+    /// its place on MySQL when a statement is cut off. [`Branch::begin`] has no such weakness.
     pub async fn join<DB: Backend>(&self, tx: &mut Transaction<'_, DB>) -> Result<Joined, Error> {
-        let mut machine = BarrierRun::new(
-            self.place::<DB>(),
-            self.who.clone(),
-            &self.part,
-            Mode::Joined,
-            random(),
-        )?;
+        let mut machine = self.run(self.place::<DB>(), Mode::Joined)?;
         while let Some(Step { id, kind }) = machine.poll() {
             let fact = match kind {
                 StepKind::Done(result) => {
                     let outcome = result?;
                     let result = outcome.barrier.unwrap_or(BarrierResult::Executed);
-                    return Ok(Joined(result));
+                    return Ok(Joined {
+                        result,
+                        guard: machine.guard(),
+                    });
                 }
                 StepKind::RunUser(_) => Fact::UserOk(Bytes::new()),
                 StepKind::Exec(s) => told::<DB, _>(DB::exec(tx, s).await, Fact::Affected),
@@ -130,17 +142,13 @@ impl Branch {
     }
 
     /// Answers a check-back (query-prepared): success if the message's local transaction was committed, [`ErrorKind::Failure`] if it was
-    /// not and cannot be any more; any other error is no answer.
+    /// not and cannot be any more; any other error is no answer. `Invalid` for a part, for a message has none.
     pub async fn check_back<DB: Backend>(&self, pool: &Pool<DB>) -> BranchResult {
+        check_message(crate::branch::ROOT_BRANCH, &self.part)?;
         let machine = BarrierRun::check_back(self.place::<DB>(), self.who.clone(), random());
-        let mut run = Driven::new(machine, pool, None);
-        match run.drive().await? {
-            Reached::End(_) => Ok(Done(())),
-            Reached::User(_) => Err(Error::new(
-                ErrorKind::Internal,
-                "a check-back runs no user's code",
-            )),
-        }
+        let mut run = Driven::new(machine, Borrowed::of(pool), None);
+        run.drive_to_end().await?;
+        Ok(Done(()))
     }
 }
 
@@ -174,32 +182,24 @@ impl From<Skipped> for Done {
 /// A barrier inside the caller's own transaction. Whatever it let happen, the transaction must be committed: the barrier's rows are in it.
 #[derive(Debug)]
 #[must_use = "the transaction must be committed, also when the change is skipped"]
-pub struct Joined(BarrierResult);
+pub struct Joined {
+    result: BarrierResult,
+    guard: Option<Guard>,
+}
 
 impl Joined {
     /// What it let happen: make the change if it is [`BarrierResult::Executed`], else not.
     pub fn result(&self) -> BarrierResult {
-        self.0
+        self.result
     }
 
-    /// Commits the caller's transaction. Error: `OutcomeUnknown` or `Conflict`, as of [`Run::commit`].
-    pub async fn commit<DB: Backend>(self, tx: Transaction<'_, DB>) -> Result<Done, Error> {
-        tx.commit().await.map_err(|error| {
-            let conflict = match &error {
-                sqlx::Error::Database(e) => {
-                    let class =
-                        classify_db_error(DB::DIALECT, e.code().as_deref(), DB::errno(&**e));
-                    class == DbError::Conflict
-                }
-                _ => false,
-            };
-            let kind = if conflict {
-                ErrorKind::Conflict
-            } else {
-                ErrorKind::OutcomeUnknown
-            };
-            Error::new(kind, error.to_string())
-        })?;
+    /// Commits the caller's transaction, if it is the one that was joined, and nothing has rolled it back. Errors as of [`Run::commit`].
+    pub async fn commit<DB: Backend>(self, mut tx: Transaction<'_, DB>) -> Result<Done, Error> {
+        if let Some(guard) = self.guard {
+            let found = DB::text(&mut tx, guard.question.clone()).await;
+            guard.judge(found.map_err(|e| db_error::<DB>(&e))?.as_deref())?;
+        }
+        tx.commit().await.map_err(|e| commit_error::<DB>(&e))?;
         Ok(Done(()))
     }
 }
@@ -208,16 +208,27 @@ impl Joined {
 #[derive(Debug)]
 #[must_use = "a run that is dropped is rolled back"]
 pub struct Run<DB: Backend, M: Machine = BarrierRun> {
-    run: Box<Driven<DB, M>>,
+    run: Box<Driven<M, Borrowed<DB>>>,
     step: StepId,
+}
+
+/// Where barriers run: in this table, or in the dialect's own.
+fn place<DB: Backend>(table: Option<&Table>) -> Place {
+    Place {
+        dialect: DB::DIALECT,
+        table: table
+            .cloned()
+            .unwrap_or_else(|| DB::DIALECT.default_table()),
+        style: DB::STYLE,
+    }
 }
 
 /// The local transaction of a message. Dropped, it is rolled back, and the coordinator will learn that when it asks.
 pub type MessageRun<DB> = Run<DB, Commit>;
 
 impl Message {
-    /// Prepares the message, and begins its local transaction. `calls` is a client, or a transport of your own. Errors: `WrongState`,
-    /// `Invalid`, `Unavailable` from the coordinator, before anything was begun; `Duplicated` for a gid that was used before; those of
+    /// Prepares the message, and begins its local transaction. `calls` is a client, or a transport of your own. Errors: `Invalid`,
+    /// `Unavailable` from the coordinator, before anything was begun; `Duplicated` for a gid that was used before; those of
     /// [`Branch::begin`].
     pub async fn begin<DB: Backend>(
         &self,
@@ -225,16 +236,10 @@ impl Message {
         calls: Arc<dyn Calls>,
         pool: &Pool<DB>,
     ) -> Result<MessageRun<DB>, Error> {
-        let place = Place {
-            dialect: DB::DIALECT,
-            table: self
-                .barrier_table()
-                .cloned()
-                .unwrap_or_else(|| DB::DIALECT.default_table()),
-            style: DB::STYLE,
-        };
+        let place = place::<DB>(self.barrier_table());
         let machine = self.commit_with(server, place, random())?;
-        let mut run = Box::new(Driven::new(machine, pool, Some(calls)));
+        let mut run = Box::new(Driven::new(machine, Borrowed::of(pool), Some(calls)));
+        run.span = tracing::info_span!("message", gid = self.gid());
         match run.drive().await? {
             Reached::User(step) => Ok(Run { run, step }),
             Reached::End(_) => Err(Error::new(
@@ -257,34 +262,21 @@ impl From<Committed> for Done {
 }
 
 impl<DB: Backend, M: Machine> Run<DB, M> {
-    /// Commits the change together with the barrier's row. Errors: `Aborted` if PostgreSQL had aborted the transaction because the error
-    /// of a statement was swallowed; `Conflict` if it was rolled back for another's sake; `OutcomeUnknown` if the answer was lost.
+    /// Commits the change together with the barrier's row. Errors: `Aborted` if the database had rolled back because the error of a
+    /// statement was swallowed; `Conflict` if it was rolled back for another's sake; `Database` if it was refused, as by a constraint
+    /// that is checked now; `HalfDone` if your code ended the transaction itself; `OutcomeUnknown` if the answer was lost.
     pub async fn commit(mut self) -> Result<Committed, Error> {
-        self.end(Fact::UserOk(Bytes::new())).await?;
+        if let Some(held) = &mut self.run.line.held {
+            held.settle().await;
+        }
+        let ok = Fact::UserOk(Bytes::new());
+        self.run.end(self.step, ok).await?;
         Ok(Committed(()))
     }
 
     /// Rolls back and returns the definite no to answer with. No row stays, so that the refused op may come again.
     pub async fn refuse(mut self, why: impl Into<String>) -> Error {
-        let refused = Fact::UserFailed {
-            kind: ErrorKind::Failure,
-            message: why.into(),
-        };
-        match self.end(refused).await {
-            Err(error) => error,
-            Ok(()) => Error::new(ErrorKind::Internal, "a refusal was committed"),
-        }
-    }
-
-    async fn end(&mut self, fact: Fact) -> Result<(), Error> {
-        self.run.machine.resolve(self.step, fact)?;
-        match self.run.drive().await? {
-            Reached::End(_) => Ok(()),
-            Reached::User(_) => Err(Error::new(
-                ErrorKind::Internal,
-                "a barrier runs the user's code once",
-            )),
-        }
+        self.run.refuse(self.step, why).await
     }
 }
 
@@ -293,125 +285,86 @@ impl<DB: Backend, M: Machine> Deref for Run<DB, M> {
 
     fn deref(&self) -> &DB::Connection {
         // The machine reaches the user's code only behind Begin, and the transaction is taken only by what ends it.
-        self.run.tx.as_ref().expect("the transaction is open")
+        self.run
+            .line
+            .held
+            .as_deref()
+            .expect("the transaction is open")
     }
 }
 
 impl<DB: Backend, M: Machine> DerefMut for Run<DB, M> {
     fn deref_mut(&mut self) -> &mut DB::Connection {
-        self.run.tx.as_mut().expect("the transaction is open")
+        self.run
+            .line
+            .held
+            .as_deref_mut()
+            .expect("the transaction is open")
     }
 }
 
-/// A machine with the connection that its run has borrowed.
+/// A connection of the pool, from the machine's begin to its end.
 #[derive(Debug)]
-struct Driven<DB: Backend, M> {
-    machine: M,
+struct Borrowed<DB: Backend> {
     pool: Pool<DB>,
-    tx: Option<Transaction<'static, DB>>,
-    calls: Option<Arc<dyn Calls>>,
+    held: Option<Held<DB>>,
 }
 
-/// Where a machine has come to.
-enum Reached {
-    User(StepId),
-    End(crate::machine::Outcome),
-}
-
-impl<DB: Backend, M: Machine> Driven<DB, M> {
-    fn new(machine: M, pool: &Pool<DB>, calls: Option<Arc<dyn Calls>>) -> Driven<DB, M> {
-        Driven {
-            machine,
+impl<DB: Backend> Borrowed<DB> {
+    fn of(pool: &Pool<DB>) -> Borrowed<DB> {
+        Borrowed {
             pool: pool.clone(),
-            tx: None,
-            calls,
+            held: None,
         }
     }
 
-    async fn drive(&mut self) -> Result<Reached, Error> {
-        while let Some(Step { id, kind }) = self.machine.poll() {
-            let fact = match kind {
-                StepKind::RunUser(_) => return Ok(Reached::User(id)),
-                StepKind::Done(result) => return result.map(Reached::End),
-                kind => self.carry_out(kind).await?,
-            };
-            self.machine.resolve(id, fact)?;
+    /// Gives the connection back, unless its transaction could not be ended.
+    fn ended(&mut self, result: Result<(), sqlx::Error>) -> Fact {
+        if result.is_ok() {
+            self.held = None;
         }
-        Err(Error::new(ErrorKind::Internal, "a barrier without an end"))
+        told::<DB, _>(result, |()| Fact::Done)
     }
+}
 
+impl<DB: Backend> Line for Borrowed<DB> {
     async fn carry_out(&mut self, kind: StepKind) -> Result<Fact, Error> {
         let closed = || Error::new(ErrorKind::Internal, "there is no open transaction");
-        let done = |()| Fact::Done;
         Ok(match kind {
-            StepKind::Begin { immediate } => match DB::begin(&self.pool, immediate).await {
-                Ok(tx) => {
-                    self.tx = Some(tx);
+            StepKind::Begin { .. } => match Held::begin(&self.pool).await {
+                Ok(held) => {
+                    self.held = Some(held);
                     Fact::Done
                 }
                 Err(error) => failed::<DB>(&error),
             },
             StepKind::Exec(s) => {
-                let tx = self.tx.as_mut().ok_or_else(closed)?;
-                told::<DB, _>(DB::exec(tx, s).await, Fact::Affected)
+                let held = self.held.as_mut().ok_or_else(closed)?;
+                told::<DB, _>(held.exec(s).await, Fact::Affected)
             }
             StepKind::Query(s) => {
-                let tx = self.tx.as_mut().ok_or_else(closed)?;
-                told::<DB, _>(DB::text(tx, s).await, Fact::Text)
+                let held = self.held.as_mut().ok_or_else(closed)?;
+                told::<DB, _>(held.text(s).await, Fact::Text)
             }
             StepKind::Commit => {
-                let tx = self.tx.take().ok_or_else(closed)?;
-                told::<DB, _>(tx.commit().await, done)
+                let held = self.held.as_mut().ok_or_else(closed)?;
+                let committed = held.commit().await;
+                self.ended(committed)
             }
-            // After a commit that failed there is none any more.
-            StepKind::Rollback => match self.tx.take() {
-                Some(tx) => told::<DB, _>(tx.rollback().await, done),
-                None => Fact::Done,
-            },
-            // sqlx closes a connection that is broken, and rolls back one that is dropped.
+            StepKind::Rollback => {
+                let held = self.held.as_mut().ok_or_else(closed)?;
+                let rolled_back = held.rollback().await;
+                self.ended(rolled_back)
+            }
             StepKind::Detach => {
-                drop(self.tx.take());
+                if let Some(mut held) = self.held.take() {
+                    held.condemn();
+                }
                 Fact::Done
             }
-            StepKind::Sleep(pause) => {
-                let pause = u64::try_from(pause).unwrap_or(0);
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-                Fact::Done
-            }
-            StepKind::Call(request) => match &self.calls {
-                Some(calls) => calls.call(request).await,
-                None => return Err(strange(&StepKind::Call(request))),
-            },
             other => return Err(strange(&other)),
         })
     }
-}
-
-fn told<DB: Backend, T>(result: Result<T, sqlx::Error>, fact: impl FnOnce(T) -> Fact) -> Fact {
-    match result {
-        Ok(value) => fact(value),
-        Err(error) => failed::<DB>(&error),
-    }
-}
-
-fn failed<DB: Backend>(error: &sqlx::Error) -> Fact {
-    let (sqlstate, errno) = match error {
-        sqlx::Error::Database(e) => (e.code().map(|c| c.into_owned()), DB::errno(&**e)),
-        // The connection is gone, or none could be had.
-        _ => (Some("08006".to_owned()), None),
-    };
-    Fact::DbFailed {
-        sqlstate,
-        errno,
-        message: error.to_string(),
-    }
-}
-
-fn strange(kind: &StepKind) -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        format!("a barrier does not ask for {kind:?}"),
-    )
 }
 
 /// Spreads the pauses of those who try again; nothing else depends on it.

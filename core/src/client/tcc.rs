@@ -8,46 +8,62 @@ use crate::initiator::{Tcc, Try};
 use crate::machine::{Calls, Fact, Machine, StepId, StepKind};
 use crate::options::Options;
 use crate::participant::Identity;
+use crate::pause::pause;
 use bytes::Bytes;
-use std::time::Duration;
+use std::sync::Arc;
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
 
 /// A TCC that is open: add branches, then submit or abort it. Dropped, it is cancelled by the coordinator after its `timeout_to_fail`.
 #[derive(Debug)]
 #[must_use = "a tcc that is dropped is cancelled by its timeout"]
 pub struct TccRun {
-    client: Client,
-    tcc: Tcc,
+    calls: Arc<dyn Calls>,
+    pub(super) tcc: Tcc,
     user: StepId,
-    calls: JoinSet<(StepId, Fact)>,
+    under_way: JoinSet<(StepId, Fact)>,
+    /// Tries that somebody waits for.
+    awaited: Vec<BranchNumber>,
+    span: Span,
 }
 
 impl Client {
-    /// Prepares a TCC. Errors: `Invalid`, `WrongState` for a gid that was used before, `Unavailable`.
+    /// Prepares a TCC. Errors: `Invalid`, `Refused` for a gid that was used before, also by a run that died before it submitted;
+    /// `Unavailable`.
     pub async fn tcc(&self, gid: &str, options: Options) -> Result<TccRun, Error> {
-        TccRun::open(self, Tcc::new(&self.server, gid, options)?).await
+        TccRun::begin(&self.server, Arc::new(self.clone()), gid, options).await
     }
 
-    /// Branches of a branch, in a try that came in with this identity and, in its parameter `dtm`, the base path of the coordinator. End it
-    /// before the try is answered; an error is the try's own answer. Error: `Invalid` if the call is no try.
-    pub async fn nested_tcc(
-        &self,
-        who: &Identity,
-        dtm: &str,
-        options: Options,
-    ) -> Result<TccRun, Error> {
-        let server = Server::new(dtm, super::TIMEOUT);
-        TccRun::open(self, Tcc::nested(&server, who, options)?).await
+    /// Branches of a branch, in a try that came in with this identity. They are registered at this client's coordinator, whatever the
+    /// call says: whoever can call a participant must not be able to send it elsewhere. End it before the try is answered; an error is the
+    /// try's own answer. Error: `Invalid` if the call is no try.
+    pub async fn nested_tcc(&self, who: &Identity, options: Options) -> Result<TccRun, Error> {
+        let span = tracing::info_span!("tcc", gid = who.gid.as_str());
+        let tcc = Tcc::nested(&self.server, who, options)?;
+        TccRun::open(Arc::new(self.clone()), tcc, span).await
     }
 }
 
 impl TccRun {
-    async fn open(client: &Client, tcc: Tcc) -> Result<TccRun, Error> {
+    /// As [`Client::tcc`], with a transport of your own.
+    pub async fn begin(
+        server: &Server,
+        calls: Arc<dyn Calls>,
+        gid: &str,
+        options: Options,
+    ) -> Result<TccRun, Error> {
+        let span = tracing::info_span!("tcc", gid);
+        TccRun::open(calls, Tcc::new(server, gid, options)?, span).await
+    }
+
+    pub(super) async fn open(calls: Arc<dyn Calls>, tcc: Tcc, span: Span) -> Result<TccRun, Error> {
         let mut run = TccRun {
-            client: client.clone(),
+            calls,
             tcc,
             user: 0,
-            calls: JoinSet::new(),
+            under_way: JoinSet::new(),
+            awaited: Vec::new(),
+            span,
         };
         loop {
             match run.advance().await? {
@@ -65,7 +81,8 @@ impl TccRun {
     }
 
     /// Registers a branch and calls its try; what it answered. Errors: `Failure` for a definite no; whatever the error is, the transaction
-    /// can only be aborted from now on.
+    /// can only be aborted from now on. The same if this future is dropped before it ends: its try may be made all the same, and is
+    /// cancelled.
     pub async fn branch(&mut self, branch: &Try) -> Result<Bytes, Error> {
         let mut results = self.branches(std::slice::from_ref(branch)).await?;
         results.pop().unwrap_or_else(|| Err(stuck()))
@@ -73,11 +90,24 @@ impl TccRun {
 
     /// The same for several at a time; their results in the order given. Error: `Invalid`, before anything was called.
     pub async fn branches(&mut self, all: &[Try]) -> Result<Vec<Result<Bytes, Error>>, Error> {
-        let numbers: Vec<BranchNumber> = self.tcc.branches(all)?;
+        let numbers = self.tcc.branches(all)?;
+        self.ended(&numbers).await
+    }
+
+    /// Waits until these branches were called.
+    pub(super) async fn ended(
+        &mut self,
+        numbers: &[BranchNumber],
+    ) -> Result<Vec<Result<Bytes, Error>>, Error> {
+        self.give_up();
+        self.awaited = numbers.to_vec();
         loop {
             let results: Option<Vec<_>> = numbers.iter().map(|n| self.tcc.result(*n)).collect();
             match results {
-                Some(results) => return Ok(results),
+                Some(results) => {
+                    self.awaited.clear();
+                    return Ok(results);
+                }
                 None => match self.advance().await? {
                     Came::Further => {}
                     Came::ToUser(_) | Came::ToEnd(_) => return Err(stuck()),
@@ -94,17 +124,23 @@ impl TccRun {
 
     /// Cancels all branches; the error is kept as the reason, and returned.
     pub async fn abort(self, error: Error) -> Error {
-        let failed = Fact::UserFailed {
-            kind: error.kind(),
-            message: error.message().to_owned(),
-        };
-        self.end(failed).await.err().unwrap_or(error)
+        self.end(Fact::from(Err(error.clone())))
+            .await
+            .err()
+            .unwrap_or(error)
+    }
+
+    /// Whoever waited for these was dropped.
+    fn give_up(&mut self) {
+        for number in self.awaited.drain(..) {
+            self.tcc.give_up(number);
+        }
     }
 
     async fn end(mut self, fact: Fact) -> Result<(), Error> {
+        self.give_up();
         self.tcc.resolve(self.user, fact)?;
-        self.calls.abort_all();
-        self.calls = JoinSet::new();
+        self.under_way = JoinSet::new();
         loop {
             match self.advance().await? {
                 Came::Further => {}
@@ -120,16 +156,14 @@ impl TccRun {
             let id = step.id;
             match step.kind {
                 StepKind::Call(request) => {
-                    let client = self.client.clone();
-                    self.calls
-                        .spawn(async move { (id, client.call(request).await) });
+                    let calls = self.calls.clone();
+                    let call = async move { (id, calls.call(request).await) };
+                    self.under_way.spawn(call.instrument(self.span.clone()));
                 }
-                StepKind::Sleep(pause) => {
-                    let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(0));
-                    self.calls.spawn(async move {
-                        tokio::time::sleep(pause).await;
-                        (id, Fact::Done)
-                    });
+                StepKind::Sleep(ms) => {
+                    let deadline = self.calls.deadline();
+                    let rest = async move { (id, pause(ms, deadline).await) };
+                    self.under_way.spawn(rest);
                 }
                 StepKind::RunUser(_) => return Ok(Came::ToUser(id)),
                 StepKind::Done(result) => return Ok(Came::ToEnd(result.map(|_| ()))),
@@ -141,7 +175,7 @@ impl TccRun {
                 }
             }
         }
-        match self.calls.join_next().await {
+        match self.under_way.join_next().await {
             Some(Ok((id, fact))) => self.tcc.resolve(id, fact)?,
             Some(Err(ended)) => return Err(Error::new(ErrorKind::Internal, ended.to_string())),
             None => return Err(stuck()),
@@ -156,6 +190,6 @@ enum Came {
     ToEnd(Result<(), Error>),
 }
 
-fn stuck() -> Error {
+pub(super) fn stuck() -> Error {
     Error::new(ErrorKind::Internal, "a tcc that does not go on")
 }

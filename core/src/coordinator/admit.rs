@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const TOPIC: &str = "topic://";
+pub(crate) const TOPIC: &str = "topic://";
 
 /// Names of the topics that a request's steps address.
 pub fn topics(req: &GlobalRequest) -> impl Iterator<Item = &str> {
@@ -178,8 +178,13 @@ fn payloads(req: &GlobalRequest, limits: &Limits) -> Result<Vec<Bytes>, Error> {
             req.steps.len()
         )));
     }
-    for (i, p) in payloads.iter().enumerate() {
-        within(&format!("payload {}", i + 1), p.len(), limits.payload)?;
+    let too_long = |p: &Bytes| p.len() > limits.payload;
+    if let Some(i) = payloads.iter().position(too_long) {
+        within(
+            &format!("payload {}", i + 1),
+            payloads[i].len(),
+            limits.payload,
+        )?;
     }
     Ok(payloads)
 }

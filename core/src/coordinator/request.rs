@@ -12,19 +12,16 @@ use crate::options::Options;
 use crate::wire::call::host;
 
 fn wrong_state(tx: &Transaction, message: String) -> Rejected {
-    Error::wrong_state(Some(tx.state.status), message)
+    Error::refused(Some(tx.state.status), message)
 }
 
 /// The refusal of a workflow's write (rules.md 2.1): without the word that clients take for a rollback.
 pub fn refused(gid: &Gid, status: Option<Status>) -> Error {
-    let e = Error::new(
-        ErrorKind::Refused,
+    Error::new(
+        ErrorKind::RowRefused,
         format!("no trans with gid: {gid} status: prepared found"),
-    );
-    match status {
-        Some(s) => e.with_status(s),
-        None => e,
-    }
+    )
+    .with_status(status)
 }
 
 pub(super) fn ask(

@@ -1,28 +1,27 @@
 //! TCC (dtm-clients.md 2.8): prepare, the user's code with its branches, then submit or abort. A branch is registered before its try is called,
 //! so that a try whose answer is lost is cancelled, too.
+//!
+//! A gid is for one run. Prepare is answered alike by a coordinator that has the transaction already, and a branch that is registered again
+//! as it was is a success (rules.md 2.5): a run that took up the gid of one that died would confirm branches that it never tried. So what is
+//! stored is looked at after prepare, and a gid with branches is refused; the coordinator cancels them by their timeout.
 
 use super::ask::{Answered, Ask};
-use super::saga::submitted;
+use super::asking::{abort_request, submitted};
+use super::call::{branch_call, called, check_url, ran};
 use super::server::{Server, body};
-use crate::branch::{Op, TransType};
+use super::xa::Action;
+use crate::branch::{self, Op, ROOT_BRANCH, Status, TransType};
 use crate::error::{Error, ErrorKind};
 use crate::gid::Gid;
-use crate::limits::{Limits, cut};
-use crate::machine::{Fact, Machine, Outcome, Request, Step, StepId, StepKind};
-use crate::options::{Compat, Options, Policy};
-use crate::outcome::{Outcome as Meaning, Purpose, classify_http};
+use crate::limits::{CHILDREN_MAX, Limits};
+use crate::machine::{Fact, Machine, Output, Request, Step, StepId, StepKind, Steps, wrong};
+use crate::options::Options;
 use crate::participant::Identity;
-use crate::wire::call::escape;
 use bytes::Bytes;
-use serde_json::{Value, json};
-use std::collections::VecDeque;
+use serde_json::Value;
 
-/// Branches of one parent.
-const CHILDREN_MAX: u32 = 99;
 /// Longest id of a parent, bytes.
 const PARENT_MAX: usize = 20;
-/// Longest reason that is sent with an abort, bytes: DTM's column is 1,024 characters.
-const REASON_MAX: usize = 1_023;
 
 /// A branch to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +32,8 @@ pub struct Try {
     pub confirm: String,
     /// Phase 2, backward.
     pub cancel: String,
-    /// The body of all three, as text.
-    pub payload: String,
+    /// The body of all three. One that is no text needs a coordinator that is spoken to over gRPC; an empty one is sent as `null` over HTTP.
+    pub payload: Bytes,
 }
 
 /// Names a branch within its TCC, in the order of [`Tcc::branch`].
@@ -47,6 +46,7 @@ pub type BranchNumber = usize;
 /// A submit whose answer is lost is `OutcomeUnknown`, and never aborted.
 #[derive(Clone, Debug)]
 pub struct Tcc {
+    mode: Mode,
     server: Server,
     gid: String,
     options: Options,
@@ -55,9 +55,26 @@ pub struct Tcc {
     nested: bool,
     state: State,
     branches: Vec<Branch>,
-    steps: StepId,
-    under_way: VecDeque<(StepId, Who)>,
+    steps: Steps<Who>,
 }
+
+/// What the modes differ in whose branches are called while the user's code runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mode {
+    trans_type: TransType,
+    /// Phase 1.
+    op: &'static str,
+}
+
+pub(super) const XA: Mode = Mode {
+    trans_type: TransType::Xa,
+    op: "action",
+};
+
+const TCC: Mode = Mode {
+    trans_type: TransType::Tcc,
+    op: "try",
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
@@ -68,20 +85,23 @@ enum Who {
 #[derive(Clone, Debug)]
 enum State {
     Prepare(Ask),
+    /// Prepared, by this run or by another one.
+    Look(Ask<usize>),
     /// The user's code is to be run.
     Open,
     /// It runs.
     Running,
     Submit(Ask),
     Abort(Ask, Error),
-    Done(Result<Outcome, Error>),
-    Over,
+    Done(Result<Output, Error>),
 }
 
 #[derive(Clone, Debug)]
 struct Branch {
     id: String,
     stage: Stage,
+    /// The user's code stopped waiting for its try.
+    given_up: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -94,14 +114,24 @@ enum Stage {
 impl Tcc {
     /// A TCC of this gid. Error: `Invalid`.
     pub fn new(server: &Server, gid: &str, options: Options) -> Result<Tcc, Error> {
+        Tcc::open(TCC, server, gid, options)
+    }
+
+    /// A transaction of this mode and gid. Error: `Invalid`.
+    pub(super) fn open(
+        mode: Mode,
+        server: &Server,
+        gid: &str,
+        options: Options,
+    ) -> Result<Tcc, Error> {
         Gid::new(gid, &Limits::default())?;
-        let prepare = Value::Object(body(gid, "tcc", &options));
+        let prepare = Value::Object(body(gid, mode.trans_type.as_str(), &options));
         let state = State::Prepare(Ask::new(server.post("prepare", &prepare)));
-        Ok(Tcc::of(server, gid, options, String::new(), state))
+        Ok(Tcc::of(mode, server, gid, options, String::new(), state))
     }
 
     /// Branches of a branch: what a try that came in adds to the transaction it belongs to. It is neither prepared nor submitted here.
-    /// `server` is the one that the call named in its parameter `dtm`. Error: `Invalid` if the call is no try.
+    /// `server` is the participant's own coordinator: the call's parameter `dtm` may be anybody's. Error: `Invalid` if the call is no try.
     pub fn nested(server: &Server, who: &Identity, options: Options) -> Result<Tcc, Error> {
         if who.trans_type != TransType::Tcc || who.op != Op::TRY {
             return Err(Error::invalid(format!(
@@ -110,13 +140,21 @@ impl Tcc {
             )));
         }
         let parent = who.branch_id.clone();
-        let mut tcc = Tcc::of(server, who.gid.as_str(), options, parent, State::Open);
+        let mut tcc = Tcc::of(TCC, server, who.gid.as_str(), options, parent, State::Open);
         tcc.nested = true;
         Ok(tcc)
     }
 
-    fn of(server: &Server, gid: &str, options: Options, parent: String, state: State) -> Tcc {
+    fn of(
+        mode: Mode,
+        server: &Server,
+        gid: &str,
+        options: Options,
+        parent: String,
+        state: State,
+    ) -> Tcc {
         Tcc {
+            mode,
             server: server.clone(),
             gid: gid.to_owned(),
             options,
@@ -124,15 +162,27 @@ impl Tcc {
             nested: false,
             state,
             branches: Vec::new(),
-            steps: 0,
-            under_way: VecDeque::new(),
+            steps: Steps::default(),
         }
     }
 
     /// Adds several branches while the user's code runs. Error: `Invalid`, and none is added.
     pub fn branches(&mut self, all: &[Try]) -> Result<Vec<BranchNumber>, Error> {
+        self.all_or_none(all, Tcc::branch)
+    }
+
+    /// Adds several branches of an xa while the user's code runs. Error: `Invalid`, and none is added.
+    pub(crate) fn actions(&mut self, all: &[Action]) -> Result<Vec<BranchNumber>, Error> {
+        self.all_or_none(all, Tcc::action)
+    }
+
+    fn all_or_none<T>(
+        &mut self,
+        all: &[T],
+        add: fn(&mut Tcc, &T) -> Result<BranchNumber, Error>,
+    ) -> Result<Vec<BranchNumber>, Error> {
         let before = self.branches.len();
-        let added: Result<Vec<_>, _> = all.iter().map(|branch| self.branch(branch)).collect();
+        let added: Result<Vec<_>, _> = all.iter().map(|branch| add(self, branch)).collect();
         if added.is_err() {
             self.branches.truncate(before);
         }
@@ -141,43 +191,66 @@ impl Tcc {
 
     /// Adds a branch while the user's code runs; [`Tcc::result`] has what came of its try. Error: `Invalid`, and nothing is added.
     pub fn branch(&mut self, branch: &Try) -> Result<BranchNumber, Error> {
+        let id = self.next_id(&[
+            ("try", &branch.try_url),
+            ("confirm", &branch.confirm),
+            ("cancel", &branch.cancel),
+        ])?;
+        let fields = [
+            ("gid", &self.gid),
+            ("trans_type", &self.mode.trans_type.to_string()),
+            ("branch_id", &id),
+            ("confirm", &branch.confirm),
+            ("cancel", &branch.cancel),
+        ];
+        let payload = self.server.to_send(&branch.confirm, &branch.payload);
+        let register = self.server.register(&fields, &payload)?;
+        let register = Ask::new(register);
+        let call = self.call(&branch.try_url, &id, None, &payload);
+        Ok(self.add(id, Stage::Register(register, call)))
+    }
+
+    /// Adds a branch that registers itself when it is called, and is called at the same URL in phase 2.
+    fn action(&mut self, action: &Action) -> Result<BranchNumber, Error> {
+        let Action { url, payload } = action;
+        let id = self.next_id(&[("action", url)])?;
+        let call = self.call(url, &id, Some(url), payload);
+        Ok(self.add(id, Stage::Try(call)))
+    }
+
+    /// The id of the next branch, whose URLs are these. Error: `Invalid`.
+    fn next_id(&self, urls: &[(&str, &str)]) -> Result<String, Error> {
         if !matches!(self.state, State::Running) {
             return Err(Error::invalid(
                 "branches are added while the user's code runs",
             ));
         }
         let number = self.branches.len();
-        if number >= CHILDREN_MAX as usize || self.parent.len() >= PARENT_MAX {
+        if number >= CHILDREN_MAX || self.parent.len() >= PARENT_MAX {
             return Err(Error::invalid(format!(
                 "there are at most {CHILDREN_MAX} branches of one parent, whose id is shorter than {PARENT_MAX} bytes"
             )));
         }
-        for (what, url) in [
-            ("try", &branch.try_url),
-            ("confirm", &branch.confirm),
-            ("cancel", &branch.cancel),
-        ] {
-            let http = url.starts_with("http://") || url.starts_with("https://");
-            if !http {
-                return Err(Error::invalid(format!("{what}: {url:?} is no HTTP URL")));
-            }
+        for (what, url) in urls {
+            check_url(&self.server, what, url, &self.gid, &self.options)?;
         }
-        let id = format!("{}{:02}", self.parent, number + 1);
-        let register = json!({
-            "gid": self.gid,
-            "trans_type": "tcc",
-            "branch_id": id,
-            "confirm": branch.confirm,
-            "cancel": branch.cancel,
-            "data": branch.payload,
-        });
-        let register = Ask::new(self.server.post("registerBranch", &register));
-        let call = self.try_call(branch, &id);
+        Ok(format!("{}{:02}", self.parent, number + 1))
+    }
+
+    fn add(&mut self, id: String, stage: Stage) -> BranchNumber {
         self.branches.push(Branch {
             id,
-            stage: Stage::Register(register, call),
+            stage,
+            given_up: false,
         });
-        Ok(number)
+        self.branches.len() - 1
+    }
+
+    /// The user's code no longer waits for this branch's try: it will not know what came of it, so that the transaction can only be aborted.
+    pub fn give_up(&mut self, branch: BranchNumber) {
+        if let Some(branch) = self.branches.get_mut(branch) {
+            branch.given_up = true;
+        }
     }
 
     /// The id of a branch.
@@ -193,59 +266,35 @@ impl Tcc {
         }
     }
 
-    /// The call of a try, with the identity that a coordinator's calls have, and the coordinator itself for branches of its own.
-    fn try_call(&self, branch: &Try, id: &str) -> Request {
-        let mut url = branch.try_url.clone();
-        let mut separator = if url.contains('?') { '&' } else { '?' };
-        for (key, value) in [
-            ("dtm", self.server.base()),
-            ("gid", &self.gid),
-            ("trans_type", "tcc"),
-            ("branch_id", id),
-            ("op", "try"),
-        ] {
-            url.push(separator);
-            url.push_str(key);
-            url.push('=');
-            escape(value, &mut url);
-            separator = '&';
-        }
-        let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        let of_tx = self.options.branch_headers.iter();
-        headers.extend(of_tx.map(|(k, v)| (k.to_ascii_lowercase(), v.clone())));
-        Request {
-            method: "POST",
-            url,
-            headers,
-            body: Bytes::from(branch.payload.clone()),
-            timeout: Policy::default().call_timeout(&self.options),
-        }
+    /// The call of phase 1, with the identity that a coordinator's calls have, and the coordinator itself for branches of its own.
+    fn call(&self, url: &str, id: &str, phase2_url: Option<&str>, payload: &[u8]) -> Request {
+        let Mode { trans_type, op } = self.mode;
+        let mut identity = vec![("dtm", self.server.for_branches())];
+        identity.extend(branch::identity(&self.gid, trans_type, id, op));
+        identity.extend(phase2_url.map(|url| ("phase2_url", url)));
+        branch_call(&self.server, url, &identity, &self.options, payload)
     }
 
     /// What the user's code ended with.
     fn decide(&self, user: Result<(), Error>) -> State {
+        let Mode { trans_type, op } = self.mode;
         let tried = self.branches.iter().find_map(|b| match &b.stage {
+            Stage::Ended(Ok(_)) if !b.given_up => None,
             Stage::Ended(Err(error)) => Some(Error::new(
                 error.kind(),
-                format!("the try of branch {}: {}", b.id, error.message()),
+                format!("the {op} of branch {}: {}", b.id, error.message()),
             )),
-            Stage::Ended(Ok(_)) => None,
-            Stage::Register(..) | Stage::Try(_) => Some(Error::new(
+            Stage::Ended(Ok(_)) | Stage::Register(..) | Stage::Try(_) => Some(Error::new(
                 ErrorKind::OutcomeUnknown,
-                format!("the try of branch {} was not waited for", b.id),
+                format!("the {op} of branch {} was not waited for", b.id),
             )),
         });
         let error = match (user, tried) {
             (Err(error), _) | (Ok(()), Some(error)) => error,
-            (Ok(()), None) if self.nested => return State::Done(Ok(done())),
+            (Ok(()), None) if self.nested => return State::Done(Ok(Output::from(Bytes::new()))),
             (Ok(()), None) => {
-                let all = Value::Object(body(&self.gid, "tcc", &self.options));
-                let call = Policy::default().call_timeout(&self.options);
-                let submit = if self.options.wait_result {
-                    self.server.post_and_wait("submit", &all, call)
-                } else {
-                    self.server.post("submit", &all)
-                };
+                let all = Value::Object(body(&self.gid, trans_type.as_str(), &self.options));
+                let submit = self.server.post_and_wait("submit", &all, &self.options);
                 return State::Submit(Ask::new(submit));
             }
         };
@@ -253,119 +302,106 @@ impl Tcc {
             // Who began the transaction learns of it by the answer of this try, and aborts.
             return State::Done(Err(error));
         }
-        let mut all = body(&self.gid, "tcc", &self.options);
-        let reason = cut(error.message(), REASON_MAX);
-        all.insert("rollback_reason".to_owned(), json!(reason));
-        let abort = self.server.post("abort", &Value::Object(all));
+        let (gid, reason) = (&self.gid, error.message());
+        let abort = abort_request(&self.server, trans_type, gid, reason, &self.options);
         State::Abort(Ask::new(abort), error)
     }
 
     fn main_answered(&mut self, answered: Answered) -> State {
         match (&self.state, answered) {
-            (State::Prepare(_), Answered::Ok) => State::Open,
+            (State::Prepare(_), Answered::Ok(())) => {
+                State::Look(Ask::counting(self.server.query(&self.gid)))
+            }
             (State::Prepare(_), Answered::Refused { error, .. }) => State::Done(Err(error)),
             // Nothing was tried yet: what may have been prepared is cancelled by its timeout.
             (State::Prepare(_), Answered::Unanswered(error)) => {
                 State::Done(Err(Error::new(ErrorKind::Unavailable, error.message())))
             }
             (State::Submit(_), answered) => State::Done(submitted(answered)),
+            // It is being cancelled, whatever became of the branch that was not heard of.
+            (State::Abort(_, error), Answered::Ok(()))
+                if matches!(error.kind(), ErrorKind::Ongoing | ErrorKind::OutcomeUnknown) =>
+            {
+                State::Done(Err(Error::new(ErrorKind::Failure, error.message())))
+            }
             // Cancelled now, or by its timeout.
             (State::Abort(_, error), _) => State::Done(Err(error.clone())),
             (other, _) => other.clone(),
         }
     }
 
+    fn looked(&self, answered: Answered<usize>) -> State {
+        State::Done(Err(match answered {
+            Answered::Ok(0) => return State::Open,
+            // Not aborted here: its run may be alive.
+            Answered::Ok(rows) => Error::refused(
+                Some(Status::Prepared),
+                format!(
+                    "the gid {} was used before: {rows} calls of its branches are registered, which the coordinator cancels when it times out",
+                    self.gid
+                ),
+            ),
+            Answered::Refused { error, .. } => error,
+            Answered::Unanswered(error) => Error::new(ErrorKind::Unavailable, error.message()),
+        }))
+    }
+
     fn branch_step(&self) -> Option<(BranchNumber, StepKind)> {
-        let busy = |n: BranchNumber| self.under_way.iter().any(|(_, who)| *who == Who::Branch(n));
+        if !matches!(self.state, State::Running) {
+            return None;
+        }
         let mut ready = self.branches.iter().enumerate();
-        ready.find_map(|(n, branch)| match &branch.stage {
-            _ if busy(n) => None,
-            Stage::Register(ask, _) => Some((n, ask.step())),
-            Stage::Try(call) => Some((n, StepKind::Call(call.clone()))),
-            Stage::Ended(_) => None,
+        ready.find_map(|(n, branch)| {
+            self.steps.idle_of(Who::Branch(n))?;
+            match &branch.stage {
+                Stage::Register(ask, _) => Some((n, ask.step())),
+                Stage::Try(call) => Some((n, StepKind::Call(call.clone()))),
+                Stage::Ended(_) => None,
+            }
         })
     }
 
     fn main_step(&mut self) -> Option<StepKind> {
-        if self.under_way.iter().any(|(_, who)| *who == Who::Main) {
-            return None;
-        }
+        self.steps.idle_of(Who::Main)?;
         Some(match &self.state {
             State::Prepare(ask) | State::Submit(ask) | State::Abort(ask, _) => ask.step(),
+            State::Look(ask) => ask.step(),
             State::Open => {
-                self.state = State::Running;
                 let branch_id = if self.parent.is_empty() {
-                    crate::branch::ROOT_BRANCH
+                    ROOT_BRANCH
                 } else {
                     &self.parent
                 };
-                match Identity::new("tcc", &self.gid, branch_id, Op::TRY.as_str()) {
-                    Ok(who) => StepKind::RunUser(who),
-                    Err(error) => {
-                        self.state = State::Over;
-                        StepKind::Done(Err(error))
+                match Identity::new(
+                    self.mode.trans_type.as_str(),
+                    &self.gid,
+                    branch_id,
+                    self.mode.op,
+                ) {
+                    Ok(who) => {
+                        self.state = State::Running;
+                        StepKind::RunUser(who)
                     }
+                    Err(error) => StepKind::Done(Err(error)),
                 }
             }
-            State::Done(result) => {
-                let result = result.clone();
-                self.state = State::Over;
-                StepKind::Done(result)
-            }
-            State::Running | State::Over => return None,
+            State::Done(result) => StepKind::Done(result.clone()),
+            State::Running => return None,
         })
-    }
-}
-
-fn done() -> Outcome {
-    Outcome {
-        barrier: None,
-        value: Bytes::new(),
     }
 }
 
 /// The next stage of a branch; `None` if the fact does not fit.
 fn branch_next(stage: &mut Stage, fact: Fact) -> Option<Stage> {
     match stage {
-        Stage::Register(ask, call) => Some(match ask.next(fact)? {
+        Stage::Register(ask, call) => Some(match ask.next(fact)?.map(Answered::registered) {
             None => Stage::Register(ask.clone(), call.clone()),
-            Some(Answered::Ok) => Stage::Try(call.clone()),
-            // DTM says so of a row that an attempt without an answer has stored.
-            Some(Answered::Refused { error, maybe_done })
-                if maybe_done && is_duplicate(error.message()) =>
-            {
-                Stage::Try(call.clone())
-            }
-            Some(Answered::Refused { error, .. } | Answered::Unanswered(error)) => {
-                Stage::Ended(Err(error))
-            }
+            Some(Ok(())) => Stage::Try(call.clone()),
+            Some(Err(error)) => Stage::Ended(Err(error)),
         }),
-        Stage::Try(_) => {
-            let result = match fact {
-                Fact::Answer { status, body, .. } => {
-                    match classify_http(Purpose::Branch, status, &body, &Compat::default()) {
-                        Meaning::Success => Ok(body),
-                        Meaning::Failure(text) => Err(Error::new(ErrorKind::Failure, text)),
-                        Meaning::Ongoing => Err(Error::new(ErrorKind::Ongoing, "not done yet")),
-                        Meaning::Error(text) => Err(Error::new(ErrorKind::OutcomeUnknown, text)),
-                    }
-                }
-                Fact::NoAnswer { message, .. } => {
-                    Err(Error::new(ErrorKind::OutcomeUnknown, message))
-                }
-                Fact::Cancelled => Err(Error::new(ErrorKind::OutcomeUnknown, "cancelled")),
-                _ => return None,
-            };
-            Some(Stage::Ended(result))
-        }
+        Stage::Try(call) => Some(Stage::Ended(called(call.method == "GRPC", fact)?)),
         Stage::Ended(_) => None,
     }
-}
-
-fn is_duplicate(text: &str) -> bool {
-    ["UniqueKeyConflict", "Duplicate entry", "duplicate key"]
-        .iter()
-        .any(|word| text.contains(word))
 }
 
 impl Machine for Tcc {
@@ -374,20 +410,12 @@ impl Machine for Tcc {
             Some((n, kind)) => (Who::Branch(n), kind),
             None => (Who::Main, self.main_step()?),
         };
-        let id = self.steps;
-        self.steps += 1;
-        if !matches!(kind, StepKind::Done(_)) {
-            self.under_way.push_back((id, who));
-        }
-        Some(Step { id, kind })
+        Some(self.steps.give(who, kind))
     }
 
     fn resolve(&mut self, id: StepId, fact: Fact) -> Result<(), Error> {
-        let none = || Error::invalid(format!("no step {id} is under way"));
-        let wrong = || Error::invalid(format!("step {id} cannot end with this fact"));
-        let at = self.under_way.iter().position(|(step, _)| *step == id);
-        let at = at.ok_or_else(none)?;
-        match self.under_way[at].1 {
+        let wrong = || wrong(id);
+        match self.steps.who(id)? {
             Who::Branch(n) => {
                 let branch = &mut self.branches[n];
                 branch.stage = branch_next(&mut branch.stage, fact).ok_or_else(wrong)?;
@@ -398,22 +426,22 @@ impl Machine for Tcc {
                         self.state = self.main_answered(answered);
                     }
                 }
-                State::Running => {
-                    let user = match fact {
-                        Fact::UserOk(_) => Ok(()),
-                        Fact::UserFailed { kind, message } => Err(Error::new(kind, message)),
-                        Fact::Cancelled => Err(Error::new(ErrorKind::OutcomeUnknown, "cancelled")),
-                        _ => return Err(wrong()),
-                    };
-                    self.state = self.decide(user);
-                    // Nobody waits for tries any more; what they did is cancelled.
-                    self.under_way.retain(|(_, who)| *who == Who::Main);
-                    self.branches.retain(|b| matches!(b.stage, Stage::Ended(_)));
+                State::Look(ask) => {
+                    if let Some(answered) = ask.next(fact).ok_or_else(wrong)? {
+                        self.state = self.looked(answered);
+                    }
                 }
-                State::Open | State::Done(_) | State::Over => return Err(none()),
+                State::Running => {
+                    let user = ran(fact).ok_or_else(wrong)?;
+                    self.state = self.decide(user.map(drop));
+                    // Nobody waits for tries any more; what they did is cancelled.
+                    self.steps.forget_others(Who::Main);
+                }
+                // Neither of them has a step.
+                State::Open | State::Done(_) => return Err(wrong()),
             },
         }
-        self.under_way.retain(|(step, _)| *step != id);
+        self.steps.end(id);
         Ok(())
     }
 }

@@ -40,6 +40,16 @@ pub struct Statement {
     pub params: Vec<String>,
 }
 
+impl Statement {
+    /// One without parameters.
+    pub fn plain(sql: impl Into<String>) -> Statement {
+        Statement {
+            sql: sql.into(),
+            params: Vec::new(),
+        }
+    }
+}
+
 /// The statements of one barrier call, to be run in this order in one transaction. `origin` and `current` report how many rows they
 /// changed to [`decide`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +61,10 @@ pub struct Plan {
     /// Reads who wrote the op's own row, where [`decide`] wants to know. It locks the row: under REPEATABLE READ a plain read may not see
     /// what the insert ran into (rules.md 9.3).
     pub reason: Statement,
+    /// Proves, just before the commit, that the transaction is the one that wrote the op's own row: it reads what `reason` reads, nothing if
+    /// the row is gone, and an empty text if it was the work of another transaction. That is seen on PostgreSQL and on MariaDB; SQLite
+    /// says so at COMMIT; on MySQL a managed run has a savepoint, by which it is seen, and a joined one cannot tell. `None` for a check-back, which has no code of the user's.
+    pub guard: Option<Statement>,
 }
 
 /// What comes after the statements of a barrier.
@@ -62,7 +76,7 @@ pub enum Verdict {
     Skip(BarrierResult),
     /// Run `reason` and ask [`by_reason`].
     NeedReason,
-    /// A message's local transaction under a gid that was used before: roll back.
+    /// A message's local transaction under a gid that was used before: run `reason`, which tells what became of it, and roll back.
     Duplicated,
 }
 
@@ -83,6 +97,10 @@ pub fn barrier_id(n: u32) -> String {
 /// Longest barrier id: the column's length.
 const BARRIER_ID_MAX: usize = 45;
 
+pub(super) fn check_barrier_id(barrier_id: &str) -> Result<(), Error> {
+    crate::gid::check_id("barrier_id", barrier_id, BARRIER_ID_MAX)
+}
+
 /// The statements of a barrier call. `barrier_id` tells parts of one branch apart; the action and its undo use the same. Error: `Invalid`.
 pub fn plan(
     dialect: Dialect,
@@ -91,13 +109,30 @@ pub fn plan(
     who: &Identity,
     barrier_id: &str,
 ) -> Result<Plan, Error> {
-    crate::gid::check_id("barrier_id", barrier_id, BARRIER_ID_MAX)?;
+    check_barrier_id(barrier_id)?;
+    if who.op == Op::MSG {
+        check_message(&who.branch_id, barrier_id)?;
+    }
     let insert = |op: &Op| insert(dialect, table, style, who, op, barrier_id, who.op.as_str());
     Ok(Plan {
         origin: origin_of(&who.op).map(|origin| insert(&origin)),
         current: insert(&who.op),
         reason: reason(dialect, table, style, who, barrier_id, true),
+        guard: Some(guard(dialect, table, style, who, barrier_id)),
     })
+}
+
+/// The row of a message's local transaction is always the same, for the check-back looks at no other. Error: `Invalid`.
+pub(crate) fn check_message(branch_id: &str, part: &str) -> Result<(), Error> {
+    if branch_id == crate::branch::ROOT_BRANCH && part == barrier_id(1) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the local transaction of a message is branch {} and part {}, not branch {branch_id} and part {part}: a check-back looks at no \
+         other row",
+        crate::branch::ROOT_BRANCH,
+        barrier_id(1)
+    )))
 }
 
 /// The verdict on how many rows `origin` (if there is one) and `current` changed.
@@ -144,6 +179,7 @@ pub fn query_prepared(dialect: Dialect, table: &Table, style: ParamStyle, who: &
             Op::ROLLBACK.as_str(),
         ),
         reason: reason(dialect, table, style, &who, &id, true),
+        guard: None,
     }
 }
 
@@ -216,7 +252,8 @@ fn insert(
     sql.done()
 }
 
-fn reason(
+/// `locking`: under REPEATABLE READ a plain read does not see what was committed meanwhile.
+pub(super) fn reason(
     dialect: Dialect,
     table: &Table,
     style: ParamStyle,
@@ -224,34 +261,50 @@ fn reason(
     barrier_id: &str,
     locking: bool,
 ) -> Statement {
-    let key = [
-        who.gid.as_str(),
-        &who.branch_id,
-        who.op.as_str(),
-        barrier_id,
-    ];
+    let (hint, lock) = match dialect {
+        _ if !locking => ("", ""),
+        Dialect::Sqlite => ("", ""),
+        Dialect::SqlServer => (" with (updlock)", ""),
+        _ => ("", " for update"),
+    };
     let mut sql = Sql::new(style);
-    sql.text(&format!("select reason from {table}"));
-    if locking && dialect == Dialect::SqlServer {
-        sql.text(" with (updlock)");
-    }
-    sql.text(" where ");
-    sql.key(&key);
-    if locking && !matches!(dialect, Dialect::Sqlite | Dialect::SqlServer) {
-        sql.text(" for update");
-    }
+    sql.text(&format!("select reason from {table}{hint} where "));
+    sql.own_key(who, barrier_id);
+    sql.text(lock);
+    sql.done()
+}
+
+fn guard(
+    dialect: Dialect,
+    table: &Table,
+    style: ParamStyle,
+    who: &Identity,
+    barrier_id: &str,
+) -> Statement {
+    let reason = match dialect {
+        // For MySQL a comment: it has no such variable.
+        Dialect::MySql => "/*M! if(@@in_transaction = 1, */ reason /*M! , '') */",
+        // Casts without colons, which are parameters to some drivers. xmin has no epoch.
+        Dialect::Postgres => {
+            "case when cast(cast(xmin as text) as bigint) = txid_current_if_assigned() & 4294967295 then reason else '' end"
+        }
+        _ => "reason",
+    };
+    let mut sql = Sql::new(style);
+    sql.text(&format!("select {reason} from {table} where "));
+    sql.own_key(who, barrier_id);
     sql.done()
 }
 
 /// A statement in the making.
-struct Sql {
+pub(super) struct Sql {
     style: ParamStyle,
     sql: String,
     params: Vec<String>,
 }
 
 impl Sql {
-    fn new(style: ParamStyle) -> Sql {
+    pub(super) fn new(style: ParamStyle) -> Sql {
         Sql {
             style,
             sql: String::with_capacity(160),
@@ -259,11 +312,11 @@ impl Sql {
         }
     }
 
-    fn text(&mut self, text: &str) {
+    pub(super) fn text(&mut self, text: &str) {
         self.sql.push_str(text);
     }
 
-    fn param(&mut self, value: &str) {
+    pub(super) fn param(&mut self, value: &str) {
         self.params.push(value.to_owned());
         self.style.write(self.params.len(), &mut self.sql);
     }
@@ -275,6 +328,15 @@ impl Sql {
             }
             self.param(value);
         }
+    }
+
+    fn own_key(&mut self, who: &Identity, barrier_id: &str) {
+        self.key(&[
+            who.gid.as_str(),
+            &who.branch_id,
+            who.op.as_str(),
+            barrier_id,
+        ]);
     }
 
     fn key(&mut self, [gid, branch_id, op, barrier_id]: &[&str; 4]) {
@@ -290,7 +352,7 @@ impl Sql {
         }
     }
 
-    fn done(self) -> Statement {
+    pub(super) fn done(self) -> Statement {
         Statement {
             sql: self.sql,
             params: self.params,

@@ -1,6 +1,8 @@
 //! What an error of a database means to the machines: one table for every language and driver.
 
 use super::dialect::Dialect;
+use super::run::Place;
+use crate::error::{Error, ErrorKind};
 
 /// The class of a database's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,11 +15,16 @@ pub enum DbError {
     MissingTable,
     /// PostgreSQL refuses everything, for a statement of this transaction had failed.
     Aborted,
-    /// The connection is gone; what was sent last may have been done.
+    /// The connection is gone, or what it writes to fails; what was sent last may have been done.
     ConnectionLost,
+    /// There is no transaction to be ended.
+    NoTransaction,
     /// No such XA branch or prepared transaction.
     UnknownXid,
-    /// The server takes no prepared transactions (`max_prepared_transactions = 0`).
+    /// There is an XA branch or prepared transaction of this name already.
+    XidInUse,
+    /// PostgreSQL says so where the server takes no prepared transactions (`max_prepared_transactions = 0`), and of one that another
+    /// session is just ending.
     XaDisabled,
     /// Anything else.
     Other,
@@ -31,6 +38,8 @@ pub fn classify_db_error(dialect: Dialect, sqlstate: Option<&str>, errno: Option
         Dialect::Sqlite => match errno.map(|code| code & 0xff) {
             // BUSY, LOCKED.
             Some(5 | 6) => DbError::Conflict,
+            // IOERR: what a COMMIT has written may be found after a restart.
+            Some(10) => DbError::ConnectionLost,
             Some(19) if matches!(errno, Some(1555 | 2067)) => DbError::Duplicate,
             _ => DbError::Other,
         },
@@ -51,6 +60,18 @@ pub fn classify_db_error(dialect: Dialect, sqlstate: Option<&str>, errno: Option
     }
 }
 
+/// The error of a run whose statement failed; nothing of it was kept.
+pub(super) fn error(place: &Place, class: DbError, message: String) -> Error {
+    match class {
+        DbError::Conflict => Error::new(ErrorKind::Conflict, message),
+        DbError::MissingTable => Error::invalid(format!(
+            "the barrier's table {} is missing: create it with what `amends barrier ddl --dialect {}` prints ({message})",
+            place.table, place.dialect
+        )),
+        _ => Error::new(ErrorKind::Database, message),
+    }
+}
+
 fn mysql(sqlstate: Option<&str>, errno: Option<i64>) -> DbError {
     match errno {
         // Deadlock; lock wait timeout; record changed since last read; an XA branch that a deadlock rolled back.
@@ -60,9 +81,11 @@ fn mysql(sqlstate: Option<&str>, errno: Option<i64>) -> DbError {
         // Gone away; lost during query; server lost; shutdown; killed.
         Some(2006 | 2013 | 2055 | 1053 | 1927 | 3169) => DbError::ConnectionLost,
         Some(1397) => DbError::UnknownXid,
+        Some(1440) => DbError::XidInUse,
         _ => match sqlstate {
             Some("40001") => DbError::Conflict,
             Some("XAE04") => DbError::UnknownXid,
+            Some("XAE08") => DbError::XidInUse,
             Some(state) if state.starts_with("08") => DbError::ConnectionLost,
             _ => DbError::Other,
         },
@@ -76,51 +99,32 @@ fn postgres(sqlstate: &str) -> DbError {
         "23505" => DbError::Duplicate,
         "42P01" | "3F000" => DbError::MissingTable,
         "25P02" => DbError::Aborted,
-        "57P01" | "57P02" | "57P03" => DbError::ConnectionLost,
+        "25P01" => DbError::NoTransaction,
+        // Statement completion unknown.
+        "40003" => DbError::ConnectionLost,
         // Of a prepared transaction that does not exist.
         "42704" => DbError::UnknownXid,
+        "42710" => DbError::XidInUse,
         "55000" => DbError::XaDisabled,
-        state if state.starts_with("08") => DbError::ConnectionLost,
+        // Connection exceptions; shutdown, crash, starting up, database dropped, idle for too long.
+        state if state.starts_with("08") || state.starts_with("57P0") => DbError::ConnectionLost,
         _ => DbError::Other,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_by_dialect() {
-        use DbError::*;
-        let table: &[(Dialect, Option<&str>, Option<i64>, DbError)] = &[
-            (Dialect::MySql, Some("40001"), Some(1213), Conflict),
-            (Dialect::MySql, Some("HY000"), Some(1205), Conflict),
-            (Dialect::MySql, Some("HY000"), Some(1020), Conflict),
-            (Dialect::MySql, Some("23000"), Some(1062), Duplicate),
-            (Dialect::MySql, Some("42S02"), Some(1146), MissingTable),
-            (Dialect::MySql, None, Some(2013), ConnectionLost),
-            (Dialect::MySql, Some("XAE04"), Some(1397), UnknownXid),
-            (Dialect::MySql, Some("XAE04"), None, UnknownXid),
-            (Dialect::MySql, Some("42000"), Some(1064), Other),
-            (Dialect::Postgres, Some("40P01"), None, Conflict),
-            (Dialect::Postgres, Some("40001"), None, Conflict),
-            (Dialect::Postgres, Some("25P02"), None, Aborted),
-            (Dialect::Postgres, Some("42P01"), None, MissingTable),
-            (Dialect::Postgres, Some("08006"), None, ConnectionLost),
-            (Dialect::Postgres, Some("42704"), None, UnknownXid),
-            (Dialect::Postgres, Some("55000"), None, XaDisabled),
-            (Dialect::Postgres, None, None, Other),
-            (Dialect::Sqlite, None, Some(5), Conflict),
-            (Dialect::Sqlite, None, Some(517), Conflict),
-            (Dialect::Sqlite, None, Some(2067), Duplicate),
-            (Dialect::Sqlite, None, Some(1), Other),
-        ];
-        for (dialect, sqlstate, errno, want) in table {
-            assert_eq!(
-                classify_db_error(*dialect, *sqlstate, *errno),
-                *want,
-                "{dialect} {sqlstate:?} {errno:?}"
-            );
-        }
+/// The class of an error of COMMIT. Only what a database surely answered is a definite no: an error without any number, or one of the
+/// driver's own, may hide a commit that was done.
+pub fn classify_commit_error(
+    dialect: Dialect,
+    sqlstate: Option<&str>,
+    errno: Option<i64>,
+) -> DbError {
+    match (dialect, sqlstate, errno) {
+        // SQLite has only its general number for a COMMIT without a transaction.
+        (Dialect::Sqlite, _, Some(1)) => DbError::NoTransaction,
+        (Dialect::Sqlite, _, None) | (_, None, None) => DbError::ConnectionLost,
+        // One of several engines failed at it; the client library's own.
+        (Dialect::MySql, _, Some(1180 | 2000..=2999)) => DbError::ConnectionLost,
+        _ => classify_db_error(dialect, sqlstate, errno),
     }
 }

@@ -8,7 +8,7 @@ use super::dialect::{Dialect, ParamStyle, Table};
 /// changes what is there.
 pub fn create(dialect: Dialect, table: &Table) -> Vec<String> {
     let mut all = Vec::new();
-    let schema = table.schema();
+    let (schema, name) = (table.schema(), table.name());
     match dialect {
         Dialect::MySql => {
             all.extend(schema.map(|s| format!("create database if not exists {s}")));
@@ -45,9 +45,13 @@ pub fn create(dialect: Dialect, table: &Table) -> Vec<String> {
   constraint uniq_barrier unique (gid, branch_id, op, barrier_id)
 )"
             ));
+            all.push(format!(
+                "create index if not exists {name}_create_time on {table}(create_time)"
+            ));
         }
-        Dialect::Sqlite => all.push(format!(
-            "create table if not exists {table}(
+        Dialect::Sqlite => {
+            all.push(format!(
+                "create table if not exists {table}(
   id integer primary key autoincrement,
   trans_type text not null default '',
   gid text not null default '',
@@ -59,7 +63,12 @@ pub fn create(dialect: Dialect, table: &Table) -> Vec<String> {
   update_time text not null default current_timestamp,
   unique (gid, branch_id, op, barrier_id)
 )"
-        )),
+            ));
+            let of = schema.map(|s| format!("{s}.")).unwrap_or_default();
+            all.push(format!(
+                "create index if not exists {of}{name}_create_time on {name}(create_time)"
+            ));
+        }
         Dialect::SqlServer => {
             all.extend(
                 schema.map(|s| format!("if schema_id('{s}') is null exec('create schema {s}')")),
@@ -116,10 +125,10 @@ pub fn purge(
             )
         }
         Dialect::Postgres => format!(
-            "delete from {table} where id in (select id from {table} where create_time < now() - cast({age} as text)::interval order by id limit {limit})"
+            "delete from {table} where id in (select id from {table} where create_time < now() - cast(cast({age} as text) as interval) order by create_time limit {limit})"
         ),
         Dialect::Sqlite => format!(
-            "delete from {table} where id in (select id from {table} where create_time < datetime('now', '-' || {age} || ' seconds') order by id limit {limit})"
+            "delete from {table} where id in (select id from {table} where create_time < datetime('now', '-' || {age} || ' seconds') order by create_time limit {limit})"
         ),
         Dialect::SqlServer => format!(
             "delete top ({limit}) from {table} where create_time < dateadd(second, -cast({age} as int), getutcdate())"

@@ -1,14 +1,14 @@
 //! The databases a barrier lives in, and how each writes tables and parameters.
 
 use crate::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// A kind of database. SQL Server and Oracle have statements that nothing here could be tested against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// MySQL, MariaDB, TiDB.
     MySql,
-    /// PostgreSQL and what speaks its protocol.
+    /// PostgreSQL, from version 10.
     Postgres,
     /// SQLite.
     Sqlite,
@@ -82,12 +82,16 @@ pub enum ParamStyle {
 impl ParamStyle {
     /// Writes the parameter with this number, from 1.
     pub(super) fn write(self, n: usize, out: &mut String) {
-        match self {
-            ParamStyle::Question => out.push('?'),
-            ParamStyle::Percent => out.push_str("%s"),
-            ParamStyle::Dollar => out.push_str(&format!("${n}")),
-            ParamStyle::Colon => out.push_str(&format!(":{n}")),
-            ParamStyle::AtP => out.push_str(&format!("@p{n}")),
+        out.push_str(match self {
+            ParamStyle::Question => "?",
+            ParamStyle::Percent => "%s",
+            ParamStyle::Dollar => "$",
+            ParamStyle::Colon => ":",
+            ParamStyle::AtP => "@p",
+        });
+        if !matches!(self, ParamStyle::Question | ParamStyle::Percent) {
+            // A string cannot refuse it.
+            let _ = write!(out, "{n}");
         }
     }
 }
@@ -120,6 +124,11 @@ impl Table {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The part behind the point, or all of it.
+    pub fn name(&self) -> &str {
+        self.0.split_once('.').map_or(&self.0, |(_, name)| name)
     }
 
     /// The part before the point, if there is one.

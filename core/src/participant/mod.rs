@@ -7,14 +7,17 @@ pub mod db_error;
 pub mod ddl;
 pub mod dialect;
 pub mod identity;
+pub mod mongo;
 pub mod redis;
 pub mod run;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod xa;
 
 pub use answer::{BranchResult, Done};
 pub use barrier::{BarrierResult, Plan, Verdict};
-pub use db_error::{DbError, classify_db_error};
+pub use db_error::{DbError, classify_commit_error, classify_db_error};
 pub use dialect::{Dialect, ParamStyle, Table};
 pub use identity::Identity;
 pub use run::{BarrierRun, Mode, Place};
+pub use xa::{Registration, XaBranch, XaPhase2};

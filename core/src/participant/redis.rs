@@ -1,25 +1,29 @@
 //! The barrier on Redis (dtm-clients.md 2.13, rules.md 9.7): a script that wraps the user's own, for Redis has no transaction that could be
 //! rolled back. Nothing is sent from here; whoever holds the connection runs a [`Script`] and gives the answer to [`read`].
 //!
-//! The markers of a branch are the keys `gid-branch-op-part`, as DTM's clients write them, so both can serve branches of one gid. The script
-//! looks at them before anything else. It writes `running` to the op's own marker, runs the body, and then writes the op. A body that refuses
+//! The markers of a branch are the keys `gid-branch-op-part`, as DTM's clients write them, so both can serve branches of one gid. One rule is
+//! ours: in branch id, op and part a `-` is written `;`, so the branch `01-01` of a topic has `gid-01;01-action-01`. No id may hold a `;`, and
+//! read from its end such a key has one meaning; by DTM's the branch `01-01` of `g` would be the branch `01` of `g-01`. The script looks at them before anything else. It writes `running` to the op's own marker, runs the body, and then writes the op. A body that refuses
 //! before it has written anything leaves no marker. One that fails afterwards leaves `running`, for Redis keeps what was written: neither it
 //! nor its undo is run any more, and each call is [`ErrorKind::HalfDone`] until a person has looked.
 //!
 //! **Lost answers.** A script that was sent may be sent again: it runs its body once.
 //!
-//! **Cluster.** All keys of a script must be in one slot. Give a hash tag: the markers then begin with `{tag}`, and a body with a key that
-//! does not hold it is refused. Without one the markers have DTM's own names, and Redis itself refuses keys of several slots.
+//! **Cluster.** All keys of a script must be in one slot. Give a hash tag: the markers then begin with `{tag};`, and a body with a key that
+//! does not hold it is refused. Without one the markers have DTM's own names, and Redis itself refuses keys of several slots. The calls of one
+//! branch and its undo have the same tag, or none.
 //!
 //! **What Redis can lose.** It answers before its replicas, and by default its disk, have the write. What a failover or a power cut takes
 //! away is the change together with its markers; the coordinator has the answer and does not call again. Markers must outlive the longest
 //! retry ([`DEFAULT_TTL`]) and must not be evicted: `maxmemory-policy noeviction`.
 
-use super::barrier::{BarrierResult, barrier_id, origin_of};
+use super::barrier::{BarrierResult, barrier_id, check_barrier_id, check_message, origin_of};
 use super::identity::Identity;
-use crate::branch::{Op, ROOT_BRANCH, TransType};
+use super::run::refused;
+use crate::branch::{Op, ROOT_BRANCH};
 use crate::error::{Error, ErrorKind};
 use crate::gid::check_id;
+use crate::limits::Limits;
 use crate::time::{Millis, SECOND};
 use bytes::Bytes;
 
@@ -29,8 +33,6 @@ pub const DEFAULT_TTL: Millis = 30 * 24 * 3_600 * SECOND;
 /// Largest amount either way, 2^53: Lua counts in doubles, which are exact up to there.
 pub const AMOUNT_MAX: i64 = 1 << 53;
 
-/// Longest part: the column's length in the SQL barrier's table.
-const PART_MAX: usize = 45;
 /// Longest hash tag, as long as a gid.
 const TAG_MAX: usize = 128;
 /// The value of a marker while its body runs.
@@ -105,6 +107,9 @@ pub fn plan(
     ttl: Millis,
     work: &Work,
 ) -> Result<Script, Error> {
+    if who.op == Op::MSG {
+        check_message(&who.branch_id, part)?;
+    }
     if who.op.as_str() == RUNNING {
         return Err(Error::invalid(format!(
             "the op is {RUNNING:?}: that word marks scripts under way, choose another"
@@ -181,12 +186,10 @@ pub fn read(who: &Identity, reply: Reply<'_>) -> Result<BarrierResult, Error> {
         "executed" => return Ok(BarrierResult::Executed),
         "duplicate" => return Ok(BarrierResult::Duplicate),
         "null_compensation" => return Ok(BarrierResult::NullCompensation),
-        // A run of a workflow that was replayed would go on with something that never happened (dtm-clients.md 4.4).
-        "suspended" if who.trans_type == TransType::Workflow => Error::new(
-            ErrorKind::Failure,
-            "this step was rolled back before it arrived, and will not be made",
-        ),
-        "suspended" => return Ok(BarrierResult::Suspended),
+        "suspended" => {
+            let suspended = BarrierResult::Suspended;
+            return refused(suspended, who.trans_type).map_or(Ok(suspended), Err);
+        }
         "duplicated" => Error::new(
             ErrorKind::Duplicated,
             format!(
@@ -218,29 +221,28 @@ fn refused_by_redis(text: &str) -> Error {
             "in a cluster all keys of a script must be in one slot: give a hash tag that every key holds ({text})"
         ));
     }
+    if text.starts_with("NOPERM") {
+        return Error::invalid(format!(
+            "this user of Redis may not run the barrier's scripts: allow it EVALSHA and SCRIPT LOAD, and the keys ({text})"
+        ));
+    }
     if text.contains("Error compiling script") {
         return Error::invalid(format!("the script's body cannot be compiled: {text}"));
     }
     Error::new(ErrorKind::Database, text)
 }
 
-/// The key of a marker. Only the gid may hold a `-`, so that no two branches have the same one.
+/// The key of a marker. Only the gid keeps its `-`, so that no two branches have the same one.
 fn marker(who: &Identity, op: &Op, part: &str, tag: Option<&str>) -> Result<String, Error> {
-    check_id("part", part, PART_MAX)?;
-    let branch_id = &who.branch_id;
-    let op = op.as_str();
-    for (field, text) in [
-        ("branch_id", branch_id.as_str()),
-        ("op", op),
-        ("part", part),
-    ] {
-        if text.contains('-') {
-            return Err(Error::invalid(format!(
-                "{field} is {text:?}: on Redis it must not hold a '-', which separates the fields of a marker's key"
-            )));
-        }
-    }
-    let key = format!("{}-{branch_id}-{op}-{part}", who.gid);
+    let limits = Limits::default();
+    // An identity may have been put together by hand, and a `;` would make two branches one.
+    check_id("branch_id", &who.branch_id, limits.branch_id)?;
+    check_id("op", op.as_str(), limits.op)?;
+    check_barrier_id(part)?;
+    let key = [&who.branch_id, op.as_str(), part]
+        .map(|text| text.replace('-', ";"))
+        .join("-");
+    let key = format!("{}-{key}", who.gid);
     let Some(tag) = tag else { return Ok(key) };
     check_id("hash tag", tag, TAG_MAX)?;
     if tag.contains(['{', '}']) {
@@ -248,7 +250,7 @@ fn marker(who: &Identity, op: &Op, part: &str, tag: Option<&str>) -> Result<Stri
             "the hash tag is {tag:?}: give it without braces"
         )));
     }
-    Ok(format!("{{{tag}}}{key}"))
+    Ok(format!("{{{tag}}};{key}"))
 }
 
 /// The part of a key that chooses its slot in a cluster, if that is not the whole key: from the first `{` to the next `}`.

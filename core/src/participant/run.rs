@@ -3,12 +3,12 @@
 use super::barrier::{
     BarrierResult, Plan, Verdict, by_reason, decide, plan, query_prepared, was_committed,
 };
-use super::db_error::{DbError, classify_db_error};
+use super::db_error::{self, DbError, classify_commit_error, classify_db_error};
 use super::dialect::{Dialect, ParamStyle, Table};
 use super::identity::Identity;
-use crate::branch::TransType;
+use crate::branch::{Op, TransType};
 use crate::error::{Error, ErrorKind};
-use crate::machine::{Fact, Machine, Outcome, Step, StepId, StepKind};
+use crate::machine::{Fact, Machine, Output, Statement, Step, StepId, StepKind, Steps, wrong};
 use crate::time::Millis;
 use bytes::Bytes;
 
@@ -49,9 +49,10 @@ pub struct BarrierRun {
     random: u64,
     attempt: u32,
     origin_rows: Option<u64>,
+    /// Whether the op's row is this run's.
+    own_row: bool,
     state: State,
-    steps: StepId,
-    under_way: Option<StepId>,
+    steps: Steps,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,14 +61,19 @@ enum State {
     Origin,
     Current,
     Reason,
+    /// A savepoint is set, by which the transaction is known again.
+    Hold,
     User,
+    /// The savepoint is let go of, if it is there still.
+    Release(Bytes),
     Guard(Bytes),
-    Commit(Result<Outcome, Error>),
+    /// The savepoint is gone, and the transaction with it: how it ended.
+    Ended,
+    Commit(Result<Output, Error>),
     Rollback(Then),
     Detach(Then),
     Sleep(Millis),
-    Done(Result<Outcome, Error>),
-    Over,
+    Done(Result<Output, Error>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,14 +119,34 @@ impl BarrierRun {
             random,
             attempt: 0,
             origin_rows: None,
+            own_row: false,
             state: State::Begin,
-            steps: 0,
-            under_way: None,
+            steps: Steps::default(),
         };
         if mode == Mode::Joined {
             run.state = run.first();
         }
         run
+    }
+
+    /// What whoever joined a transaction of his own must ask just before he commits it; `None` if nothing can be wrong with it that its
+    /// COMMIT would not say.
+    pub fn guard(&self) -> Option<Guard> {
+        let (question, op) = match &self.plan.guard {
+            Some(own) if self.own_row => (own.clone(), Some(self.who.op.clone())),
+            // PostgreSQL answers nothing in a transaction that it has aborted, whatever is asked.
+            _ if self.place.dialect == Dialect::Postgres => {
+                (Statement::plain("select 'open'"), None)
+            }
+            _ => return None,
+        };
+        Some(Guard { question, op })
+    }
+
+    /// Whether the transaction is known again by a savepoint: where the database does not tell it from another one that the user's code
+    /// has begun, by a statement alone.
+    fn holds(&self) -> bool {
+        self.mode == Mode::Managed && self.place.dialect == Dialect::MySql
     }
 
     fn first(&self) -> State {
@@ -131,7 +157,7 @@ impl BarrierRun {
         }
     }
 
-    fn kind(&self) -> Option<StepKind> {
+    fn kind(&mut self) -> Option<StepKind> {
         Some(match &self.state {
             State::Begin => StepKind::Begin {
                 immediate: self.place.dialect == Dialect::Sqlite,
@@ -139,14 +165,15 @@ impl BarrierRun {
             State::Origin => StepKind::Exec(self.plan.origin.clone()?),
             State::Current => StepKind::Exec(self.plan.current.clone()),
             State::Reason => StepKind::Query(self.plan.reason.clone()),
+            State::Hold => StepKind::Exec(savepoint("savepoint")),
             State::User => StepKind::RunUser(self.who.clone()),
-            State::Guard(_) => StepKind::Query(self.plan.reason.clone()),
+            State::Release(_) => StepKind::Exec(savepoint("release savepoint")),
+            State::Guard(_) | State::Ended => StepKind::Query(self.plan.guard.take()?),
             State::Commit(_) => StepKind::Commit,
             State::Rollback(_) => StepKind::Rollback,
             State::Detach(_) => StepKind::Detach,
             State::Sleep(pause) => StepKind::Sleep(*pause),
             State::Done(result) => StepKind::Done(result.clone()),
-            State::Over => return None,
         })
     }
 
@@ -162,7 +189,11 @@ impl BarrierRun {
             message,
         } = fact
         {
-            let class = classify_db_error(self.place.dialect, sqlstate.as_deref(), errno);
+            let classify = match state {
+                State::Commit(_) => classify_commit_error,
+                _ => classify_db_error,
+            };
+            let class = classify(self.place.dialect, sqlstate.as_deref(), errno);
             return self.failed(state, class, message);
         }
         Some(match (state, fact) {
@@ -173,31 +204,27 @@ impl BarrierRun {
             }
             (State::Current, Fact::Affected(_)) if self.check_back => State::Reason,
             (State::Current, Fact::Affected(rows)) => {
+                self.own_row = rows > 0;
                 match decide(&self.who.op, self.origin_rows, rows) {
+                    Verdict::Run if self.holds() => State::Hold,
                     Verdict::Run => State::User,
                     Verdict::Skip(result) => self.skip(result),
-                    Verdict::NeedReason => State::Reason,
-                    Verdict::Duplicated => self.give_up(Error::new(
-                        ErrorKind::Duplicated,
-                        format!(
-                            "the gid {} was used before: this message has its outcome already",
-                            self.who.gid
-                        ),
-                    )),
+                    Verdict::NeedReason | Verdict::Duplicated => State::Reason,
                 }
             }
             (State::Reason, Fact::Text(Some(reason))) if self.check_back => {
                 State::Commit(if was_committed(&reason) {
-                    Ok(Outcome {
-                        barrier: None,
-                        value: Bytes::new(),
-                    })
+                    Ok(Output::from(Bytes::new()))
                 } else {
                     Err(Error::new(
                         ErrorKind::Failure,
                         "the local transaction of this message was not committed, and cannot be any more",
                     ))
                 })
+            }
+            (State::Reason, Fact::Text(Some(reason))) if self.who.op == Op::MSG => {
+                let gid = self.who.gid.as_str();
+                self.give_up(Error::duplicated(gid, was_committed(&reason)))
             }
             (State::Reason, Fact::Text(Some(reason))) => {
                 self.skip(by_reason(&self.who.op, &reason))
@@ -206,19 +233,31 @@ impl BarrierRun {
             (State::Reason, Fact::Text(None)) => {
                 self.again("the row of another call was rolled back".to_owned())
             }
+            (State::Hold, Fact::Affected(_)) => State::User,
             (State::User, Fact::UserOk(value)) => match self.mode {
                 Mode::Joined => State::Done(Ok(executed(value))),
                 // Code that swallowed the error of a statement must not end as executed. PostgreSQL would roll back at COMMIT without a
-                // word; MySQL has rolled back at a deadlock already, and goes on without a transaction. Our own row tells.
+                // word; MySQL has rolled back at a deadlock already, and goes on in another transaction. There the savepoint tells, and
+                // elsewhere our own row, and who wrote it whether the user's code has committed it already.
+                Mode::Managed if self.holds() => State::Release(value),
                 Mode::Managed => State::Guard(value),
             },
+            (State::Release(value), Fact::Affected(_)) => State::Commit(Ok(executed(value))),
             (State::User, Fact::UserFailed { kind, message }) => {
                 self.give_up(Error::new(kind, message))
             }
-            (State::Guard(value), Fact::Text(Some(reason))) if reason == self.who.op.as_str() => {
-                State::Commit(Ok(executed(value)))
+            (State::Guard(value), Fact::Text(found)) => {
+                match guarded(&self.who.op, found.as_deref()) {
+                    Ok(()) => State::Commit(Ok(executed(value))),
+                    Err(error) if error.kind() == ErrorKind::HalfDone => {
+                        State::Detach(Then::End(error))
+                    }
+                    Err(error) => self.give_up(error),
+                }
             }
-            (State::Guard(_), Fact::Text(_)) => self.give_up(aborted()),
+            // Its row is there: the user's code has committed it.
+            (State::Ended, Fact::Text(Some(_))) => State::Detach(Then::End(ended())),
+            (State::Ended, Fact::Text(None)) => self.give_up(aborted()),
             (State::Commit(result), Fact::Done) => State::Done(result),
             (State::Rollback(then) | State::Detach(then), Fact::Done) => self.then(then),
             (State::Sleep(_), Fact::Done) => State::Begin,
@@ -227,41 +266,40 @@ impl BarrierRun {
     }
 
     fn failed(&mut self, state: State, class: DbError, message: String) -> Option<State> {
-        let table = &self.place.table;
-        let error = match class {
-            DbError::Conflict => Error::new(ErrorKind::Conflict, message.clone()),
-            DbError::MissingTable => Error::invalid(format!(
-                "the barrier's table {table} is missing: create it with what `amends barrier ddl --dialect {}` prints ({message})",
-                self.place.dialect
-            )),
-            _ => Error::new(ErrorKind::Database, message.clone()),
-        };
+        let error = db_error::error(&self.place, class, message.clone());
         Some(match state {
-            State::Begin | State::Origin | State::Current | State::Reason => match class {
-                DbError::Conflict => self.again(message),
-                DbError::ConnectionLost if self.mode == Mode::Managed => {
-                    State::Detach(Then::End(error))
+            State::Begin | State::Origin | State::Current | State::Reason | State::Hold => {
+                match class {
+                    DbError::Conflict => self.again(message),
+                    DbError::ConnectionLost if self.mode == Mode::Managed => {
+                        State::Detach(Then::End(error))
+                    }
+                    _ if state == State::Begin => State::Done(Err(error)),
+                    _ => self.give_up(error),
                 }
-                _ if state == State::Begin => State::Done(Err(error)),
-                _ => self.give_up(error),
-            },
-            State::Guard(_) => {
+            }
+            // It ended that transaction; our row, seen from without, tells how.
+            State::Release(_) if class != DbError::ConnectionLost => State::Ended,
+            State::Release(_) | State::Guard(_) | State::Ended => {
                 let error = match class {
                     DbError::Aborted => aborted(),
                     _ => error,
                 };
                 self.give_up(error)
             }
-            // It was not committed, PostgreSQL says; or nobody knows.
-            State::Commit(_) if class == DbError::Conflict => self.give_up(error),
-            State::Commit(_) => State::Detach(Then::End(Error::new(
-                ErrorKind::OutcomeUnknown,
-                format!("whether it was committed is unknown: {message}"),
-            ))),
+            State::Commit(_) => match class {
+                DbError::ConnectionLost => State::Detach(Then::End(Error::new(
+                    ErrorKind::OutcomeUnknown,
+                    format!("whether it was committed is unknown: {message}"),
+                ))),
+                DbError::NoTransaction => State::Detach(Then::End(ended())),
+                // An answer is a definite one: a constraint that is checked at COMMIT, a conflict.
+                _ => self.give_up(error),
+            },
             // A connection that cannot roll back is not given back.
             State::Rollback(then) => State::Detach(then),
             State::Detach(then) => self.then(then),
-            State::User | State::Sleep(_) | State::Done(_) | State::Over => return None,
+            State::User | State::Sleep(_) | State::Done(_) => return None,
         })
     }
 
@@ -277,10 +315,15 @@ impl BarrierRun {
             // Whatever was the reason, it is not tried again.
             State::Rollback(Then::Again) => State::Detach(Then::End(error)),
             State::Rollback(then) => State::Detach(then),
-            State::Done(_) | State::Over => State::Over,
-            State::Origin | State::Current | State::Reason | State::User | State::Guard(_) => {
-                self.give_up(error)
-            }
+            State::Done(result) => State::Done(result),
+            State::Origin
+            | State::Current
+            | State::Reason
+            | State::Hold
+            | State::User
+            | State::Release(_)
+            | State::Guard(_)
+            | State::Ended => self.give_up(error),
         }
     }
 
@@ -288,7 +331,7 @@ impl BarrierRun {
     fn skip(&self, result: BarrierResult) -> State {
         let result = match refused(result, self.who.trans_type) {
             Some(error) => Err(error),
-            None => Ok(Outcome {
+            None => Ok(Output {
                 barrier: Some(result),
                 value: Bytes::new(),
             }),
@@ -338,15 +381,53 @@ impl BarrierRun {
     }
 }
 
-fn aborted() -> Error {
+/// Its name is ours: another savepoint of the same name would take its place.
+fn savepoint(verb: &str) -> Statement {
+    Statement::plain(format!("{verb} amends_barrier"))
+}
+
+/// What to ask before the commit of a transaction that a run has joined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// A query of one text. An error of the database is one of the commit.
+    pub question: Statement,
+    /// Whose row it asks for, if the run has left one.
+    op: Option<Op>,
+}
+
+impl Guard {
+    /// Judges what was found. Errors as of `guarded`.
+    pub fn judge(&self, found: Option<&str>) -> Result<(), Error> {
+        self.op.as_ref().map_or(Ok(()), |op| guarded(op, found))
+    }
+}
+
+/// What the guard found: the run's own row, in its own transaction. Errors: `Aborted` if it was rolled back, `HalfDone` if it was ended.
+pub(super) fn guarded(op: &Op, found: Option<&str>) -> Result<(), Error> {
+    match found {
+        Some(reason) if reason == op.as_str() => Ok(()),
+        Some("") => Err(ended()),
+        _ => Err(aborted()),
+    }
+}
+
+pub(super) fn aborted() -> Error {
     Error::new(
         ErrorKind::Aborted,
         "the transaction had been rolled back before its commit: the error of a statement was swallowed",
     )
 }
 
-fn executed(value: Bytes) -> Outcome {
-    Outcome {
+fn ended() -> Error {
+    Error::new(
+        ErrorKind::HalfDone,
+        "the code of this branch ended the barrier's transaction itself (commit, rollback, or a statement that commits, as create table does \
+         on MySQL): what it did was not one change, and what is committed stays; leave the end of the transaction to the run",
+    )
+}
+
+pub(super) fn executed(value: Bytes) -> Output {
+    Output {
         barrier: Some(BarrierResult::Executed),
         value,
     }
@@ -354,7 +435,7 @@ fn executed(value: Bytes) -> Outcome {
 
 /// A branch whose undo came first is answered as done, for its undo is (dtm-clients.md 4.4). In a workflow that would be a lie: a run that
 /// was replayed would go on with something that never happened.
-fn refused(result: BarrierResult, trans_type: TransType) -> Option<Error> {
+pub(super) fn refused(result: BarrierResult, trans_type: TransType) -> Option<Error> {
     (result == BarrierResult::Suspended && trans_type == TransType::Workflow).then(|| {
         Error::new(
             ErrorKind::Failure,
@@ -365,28 +446,15 @@ fn refused(result: BarrierResult, trans_type: TransType) -> Option<Error> {
 
 impl Machine for BarrierRun {
     fn poll(&mut self) -> Option<Step> {
-        if self.under_way.is_some() {
-            return None;
-        }
+        self.steps.idle()?;
         let kind = self.kind()?;
-        let id = self.steps;
-        self.steps += 1;
-        if let State::Done(_) = self.state {
-            self.state = State::Over;
-        } else {
-            self.under_way = Some(id);
-        }
-        Some(Step { id, kind })
+        Some(self.steps.give((), kind))
     }
 
     fn resolve(&mut self, id: StepId, fact: Fact) -> Result<(), Error> {
-        if self.under_way != Some(id) {
-            return Err(Error::invalid(format!("no step {id} is under way")));
-        }
-        let wrong = || Error::invalid(format!("step {id} cannot end with this fact"));
-        let next = self.next(fact).ok_or_else(wrong)?;
-        self.state = next;
-        self.under_way = None;
+        self.steps.who(id)?;
+        self.state = self.next(fact).ok_or_else(|| wrong(id))?;
+        self.steps.end(id);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A database for the tests of machines.
 
 use crate::error::Error;
-use crate::machine::{Fact, Machine, Outcome, StepKind};
+use crate::machine::{Fact, Machine, Output, StepKind};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -28,6 +28,11 @@ impl Db {
                 assert!(self.open.is_none(), "begun twice");
                 self.open = Some(self.committed.clone());
                 Fact::Done
+            }
+            // Of the transaction that is open, which the test disturbs if it is to be another one.
+            StepKind::Exec(s) if s.params.is_empty() => {
+                self.rows();
+                Fact::Affected(0)
             }
             StepKind::Exec(s) => {
                 let (key, reason) = (s.params[1..5].to_vec(), s.params[5].clone());
@@ -67,7 +72,7 @@ impl Db {
         &mut self,
         mut machine: impl Machine,
         mut disturb: impl FnMut(usize, &StepKind) -> Option<Fact>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Output, Error> {
         for n in 0.. {
             let step = machine.poll().expect("a step");
             assert_eq!(machine.poll(), None, "one at a time");
@@ -87,6 +92,8 @@ pub(crate) fn word(kind: &StepKind) -> &'static str {
     match kind {
         StepKind::Call(_) => "call",
         StepKind::Begin { .. } => "begin",
+        StepKind::Exec(s) if s.sql.starts_with("savepoint ") => "savepoint",
+        StepKind::Exec(s) if s.sql.starts_with("release savepoint ") => "release",
         StepKind::Exec(_) => "exec",
         StepKind::Query(_) => "query",
         StepKind::RunUser(_) => "user",

@@ -1,6 +1,6 @@
 //! Branch calls as values (dtm-server.md 7): how a URL is called, what is sent over HTTP, and how the answer is read.
 
-use crate::branch::{Op, Protocol, TransType};
+use crate::branch::{self, Op, Protocol, TransType};
 use crate::error::Error;
 use crate::gid::Gid;
 use crate::options::Compat;
@@ -31,6 +31,18 @@ pub struct Target<'a> {
     pub purpose: Purpose,
 }
 
+impl<'a> Target<'a> {
+    /// Whose call it is, as names and texts.
+    pub(crate) fn identity(&self) -> [(&'static str, &'a str); 4] {
+        branch::identity(
+            self.gid.as_str(),
+            self.trans_type,
+            self.branch_id,
+            self.op.as_str(),
+        )
+    }
+}
+
 /// How a URL is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
@@ -59,13 +71,17 @@ pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> 
         }
         return GrpcTarget::parse(url).map(|_| Via::Grpc);
     };
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority(rest);
     // The port stands after the last colon, but for the colons within an IPv6 address.
-    let place = host.rsplit_once('@').map_or(host, |(_, place)| place);
+    let place = host
+        .bytes()
+        .rposition(|b| b == b'@')
+        .map_or(host, |at| &host[at + 1..]);
     let port = place
-        .rsplit_once(':')
-        .filter(|(_, port)| !port.contains(']'))
-        .map_or("", |(_, port)| port);
+        .bytes()
+        .rposition(|b| b == b':')
+        .map_or("", |at| &place[at + 1..]);
+    let port = if port.contains(']') { "" } else { port };
     if !port.is_empty() && !port.parse::<u16>().is_ok_and(|p| p > 0) {
         return Err(Error::invalid(format!(
             "{url:?} has the port {port:?}: it must be a number from 1 to 65535"
@@ -96,13 +112,21 @@ fn http_rest(url: &str) -> Option<&str> {
         .or_else(|| url.strip_prefix("https://"))
 }
 
+/// The authority that stands at the beginning of what follows a scheme.
+pub fn authority(rest: &str) -> &str {
+    // Bytes, for a search by char costs a call what the rest of taking its URL apart does.
+    let end = rest.bytes().position(|b| matches!(b, b'/' | b'?' | b'#'));
+    &rest[..end.unwrap_or(rest.len())]
+}
+
 /// Scheme and authority of a URL: what limits and circuit breakers count by.
 pub fn host(url: &str) -> &str {
-    let start = url.find("://").map_or(0, |i| i + 3);
-    let end = url[start..]
-        .find(['/', '?', '#'])
-        .map_or(url.len(), |i| start + i);
-    &url[..end]
+    let start = url
+        .bytes()
+        .position(|b| b == b':')
+        .filter(|at| url[*at..].starts_with("://"))
+        .map_or(0, |at| at + 3);
+    &url[..start + authority(&url[start..]).len()]
 }
 
 /// A branch call to make.
@@ -204,42 +228,57 @@ impl HttpCall {
 
 /// The URL with branch_id, gid, op and trans_type appended, in that order.
 fn with_query(t: &Target<'_>) -> String {
-    let (base, fragment) = t.url.split_once('#').map_or((t.url, ""), |(b, f)| (b, f));
+    let end = t.url.bytes().position(|b| b == b'#');
+    let (base, fragment) = t.url.split_at(end.unwrap_or(t.url.len()));
     let mut url = String::with_capacity(base.len() + 64 + t.gid.as_str().len());
     url.push_str(base);
-    let mut separator = match base.split_once('?') {
-        None => "?",
-        Some((_, "")) => "",
-        Some(_) => "&",
-    };
-    let pairs = [
-        ("branch_id", t.branch_id),
-        ("gid", t.gid.as_str()),
-        ("op", t.op.as_str()),
-        ("trans_type", t.trans_type.as_str()),
-    ];
-    for (key, value) in pairs {
-        url.push_str(separator);
-        url.push_str(key);
-        url.push('=');
-        escape(value, &mut url);
-        separator = "&";
-    }
-    if !fragment.is_empty() {
-        url.push('#');
+    let mut pairs = t.identity();
+    pairs.sort_unstable();
+    add_query(&mut url, pairs);
+    if fragment.len() > 1 {
         url.push_str(fragment);
     }
     url
 }
 
+/// Adds parameters, escaped, to a URL without a fragment.
+pub(crate) fn add_query<'a>(url: &mut String, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    let mut separator = match url.bytes().position(|b| b == b'?') {
+        None => "?",
+        Some(at) if at + 1 == url.len() => "",
+        Some(_) => "&",
+    };
+    for (key, value) in pairs {
+        url.push_str(separator);
+        url.push_str(key);
+        url.push('=');
+        escape(value, url);
+        separator = "&";
+    }
+}
+
+/// The bytes that stay as they are in a query. Looked up, for every call asks for each byte of its gid.
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut b: u8 = 0;
+    while b < 128 {
+        plain[b as usize] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
+        b += 1;
+    }
+    plain
+};
+
 /// Form-urlencoding, as Go's query encoder does it.
 pub fn escape(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let plain = |b: u8| PLAIN[usize::from(b)];
+    if text.bytes().all(plain) {
+        out.push_str(text);
+        return;
+    }
     for b in text.bytes() {
         match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(b as char)
-            }
+            _ if plain(b) => out.push(b as char),
             b' ' => out.push('+'),
             _ => {
                 out.push('%');
@@ -253,12 +292,7 @@ pub fn escape(text: &str, out: &mut String) {
 fn jsonrpc_body(t: &Target<'_>, payload: &[u8]) -> Bytes {
     // A payload that is no object was refused when it was stored; a check-back has none.
     let mut params: Map<String, Value> = serde_json::from_slice(payload).unwrap_or_default();
-    for (key, value) in [
-        ("gid", t.gid.as_str()),
-        ("trans_type", t.trans_type.as_str()),
-        ("branch_id", t.branch_id),
-        ("op", t.op.as_str()),
-    ] {
+    for (key, value) in t.identity() {
         params.insert(key.to_owned(), Value::String(value.to_owned()));
     }
     let id = format!("{}-{}-{}", t.gid, t.branch_id, t.op);
@@ -480,6 +514,7 @@ mod tests {
     fn hosts_are_scheme_and_authority() {
         assert_eq!(host("http://h:80/a?b"), "http://h:80");
         assert_eq!(host("https://h"), "https://h");
+        assert_eq!(host("h:80/p.S/M://x"), "h:80");
         assert_eq!(unescape("a%2Fb+c%zz"), "a/b c%zz");
     }
 }

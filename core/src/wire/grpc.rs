@@ -1,14 +1,19 @@
 //! Messages of the gRPC API, what they mean to the coordinator, and branch calls over gRPC (dtm-server.md 6 and 7.4).
 
 mod call;
+mod client;
 mod operations;
 mod status;
 
-pub use call::{GrpcCall, GrpcTarget, check_metadata};
+pub use call::{GrpcCall, GrpcTarget, check_metadata, metadata_of};
+pub use client::{
+    QUERY_PATH, answer_over_http, branch_message, global_message, method_path, query_message,
+    request_message,
+};
 pub use operations::{branches, listed, millis, transaction};
-pub use status::{Code, classify_grpc, code_of};
+pub use status::{Code, classify_grpc};
 
-use crate::branch::{BranchStatus, Protocol};
+use crate::branch::Protocol;
 use crate::coordinator::Transaction;
 use crate::error::Error;
 use crate::wire::request::{BranchRequest, GlobalRequest, Times, steps_from_json};
@@ -92,14 +97,10 @@ pub fn progresses(tx: &Transaction) -> dtmgimp::DtmProgressesReply {
             status: state.status.as_str().to_owned(),
             rollback_reason: state.reason.clone(),
             result: tx.result().to_owned(),
+            custom_data: tx.definition().custom_data.clone(),
         }),
         progresses: rows.collect(),
     }
-}
-
-/// Whether a row's last change was its success.
-fn succeeded(status: BranchStatus) -> bool {
-    status == BranchStatus::Succeed
 }
 
 #[cfg(test)]

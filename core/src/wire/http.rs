@@ -275,29 +275,6 @@ pub struct Subscriber {
     pub remark: String,
 }
 
-/// The HTTP status of an error (rules.md 2.1).
-pub fn status_of(error: &Error) -> u16 {
-    match error.kind() {
-        ErrorKind::Invalid => 400,
-        ErrorKind::Unauthorized => 401,
-        ErrorKind::UnknownGid | ErrorKind::TopicNotFound => 404,
-        ErrorKind::WrongState | ErrorKind::Refused | ErrorKind::Failure | ErrorKind::UrlExists => {
-            409
-        }
-        ErrorKind::TooLarge => 413,
-        ErrorKind::Ongoing => 425,
-        // The last ones are a client's; no coordinator answers them.
-        ErrorKind::Internal
-        | ErrorKind::Duplicated
-        | ErrorKind::Aborted
-        | ErrorKind::Conflict
-        | ErrorKind::Database
-        | ErrorKind::OutcomeUnknown
-        | ErrorKind::HalfDone => 500,
-        ErrorKind::Unavailable => 503,
-    }
-}
-
 /// The body of an error (rules.md 2.1, dtm-server.md 4.1).
 pub fn error_body(error: &Error) -> Vec<u8> {
     #[derive(Serialize)]
@@ -309,7 +286,7 @@ pub fn error_body(error: &Error) -> Vec<u8> {
         status: Option<&'static str>,
     }
     let kind = error.kind();
-    let failed = matches!(kind, ErrorKind::WrongState | ErrorKind::Failure);
+    let failed = matches!(kind, ErrorKind::Refused | ErrorKind::Failure);
     let dtm_result = if failed {
         Some("FAILURE")
     } else {
@@ -317,7 +294,7 @@ pub fn error_body(error: &Error) -> Vec<u8> {
     };
     let status = error
         .status()
-        .filter(|_| failed || kind == ErrorKind::Refused)
+        .filter(|_| failed || kind == ErrorKind::RowRefused)
         .map(Status::as_str);
     let body = to_json(&Body {
         dtm_result,
@@ -325,6 +302,23 @@ pub fn error_body(error: &Error) -> Vec<u8> {
         status,
     });
     if failed { body } else { without_failure(body) }
+}
+
+/// Headers that describe the connection or the framing, which are not a transaction's to set. `name` is in lower case.
+pub fn of_the_connection(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "content-length"
+            | "connection"
+            | "transfer-encoding"
+            | "trailer"
+            | "te"
+            | "upgrade"
+            | "expect"
+            | "keep-alive"
+            | "proxy-connection"
+    )
 }
 
 /// Clients search a body for the word FAILURE and roll back. Where the answer is no failure, a text that quotes the word (a gid, say)

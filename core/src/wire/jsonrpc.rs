@@ -1,6 +1,6 @@
 //! JSON-RPC 2.0 frames (dtm-server.md 5): four keys in every answer.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -95,31 +95,12 @@ pub fn success(id: &str, result: Value) -> Value {
 pub fn failure(id: &str, error: &Error) -> Value {
     answer(
         id,
-        Some((code(error.kind()), error.message().to_owned())),
+        Some((
+            error.kind().coordinator_answer().jsonrpc,
+            error.message().to_owned(),
+        )),
         json!({}),
     )
-}
-
-/// The code of each kind (rules.md 2.1).
-pub fn code(kind: ErrorKind) -> i64 {
-    match kind {
-        ErrorKind::Invalid | ErrorKind::TooLarge => -32602,
-        ErrorKind::WrongState | ErrorKind::Failure => -32901,
-        ErrorKind::Unavailable => -32000,
-        ErrorKind::UnknownGid
-        | ErrorKind::Refused
-        | ErrorKind::Ongoing
-        | ErrorKind::TopicNotFound
-        | ErrorKind::UrlExists
-        | ErrorKind::Unauthorized
-        | ErrorKind::Internal
-        | ErrorKind::Duplicated
-        | ErrorKind::Aborted
-        | ErrorKind::Conflict
-        | ErrorKind::Database
-        | ErrorKind::OutcomeUnknown
-        | ErrorKind::HalfDone => -32603,
-    }
 }
 
 fn answer(id: &str, error: Option<(i64, String)>, result: Value) -> Value {
@@ -169,7 +150,7 @@ mod tests {
 
     #[test]
     fn answers_have_four_keys() {
-        let e = Error::wrong_state(None, "no FAILURE");
+        let e = Error::refused(None, "no FAILURE");
         assert_eq!(
             failure("a", &e).to_string(),
             r#"{"error":{"code":-32901,"message":"no FAILURE"},"id":"a","jsonrpc":"2.0","result":{}}"#

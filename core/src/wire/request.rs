@@ -63,7 +63,12 @@ pub struct Times {
 impl GlobalRequest {
     /// Decodes an HTTP body.
     pub fn from_json(body: &[u8]) -> Result<GlobalRequest, Error> {
-        serde_json::from_slice(body).map_err(|e| Error::invalid(format!("malformed JSON: {e}")))
+        // As text it need not be looked at string by string whether it is one; what is none is told where.
+        match std::str::from_utf8(body) {
+            Ok(text) => serde_json::from_str(text),
+            Err(_) => serde_json::from_slice(body),
+        }
+        .map_err(|e| Error::invalid(format!("malformed JSON: {e}")))
     }
 
     /// The options, checked: no negative or absurd times, headers that can be sent and are within the limits.

@@ -85,7 +85,7 @@ fn fault_c43_an_abort_goes_by_the_stored_type() {
         let e = w.abort("said to be a tcc").expect_err("it is a saga");
         assert_eq!(
             (e.kind(), e.status().map(Status::as_str)),
-            (ErrorKind::WrongState, Some(status))
+            (ErrorKind::Refused, Some(status))
         );
         assert!(e.message().starts_with("trans type: 'saga'"));
     }

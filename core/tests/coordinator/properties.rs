@@ -214,7 +214,7 @@ impl Run {
                     assert!(
                         matches!(
                             e.kind(),
-                            ErrorKind::Invalid | ErrorKind::WrongState | ErrorKind::Refused
+                            ErrorKind::Invalid | ErrorKind::Refused | ErrorKind::RowRefused
                         ),
                         "{e}"
                     );

@@ -79,7 +79,7 @@ fn prepare_again_is_fine_while_prepared_and_refused_later() {
                 assert_ne!(status, "prepared");
                 assert_eq!(
                     (e.kind(), e.status()),
-                    (ErrorKind::WrongState, Some(w.status()))
+                    (ErrorKind::Refused, Some(w.status()))
                 );
                 assert_eq!(
                     e.message(),
@@ -115,7 +115,7 @@ fn submit_again_changes_nothing_and_is_refused_once_it_is_undone_or_ended() {
                 let e = got.expect_err("undone or ended");
                 assert_eq!(
                     (e.kind(), e.status()),
-                    (ErrorKind::WrongState, Some(w.status())),
+                    (ErrorKind::Refused, Some(w.status())),
                     "{ty} {status}"
                 );
                 assert_eq!(
@@ -150,7 +150,7 @@ fn abort_undoes_what_is_prepared_and_keeps_the_first_reason() {
                 let e = got.expect_err("not abortable");
                 assert_eq!(
                     (e.kind(), e.status()),
-                    (ErrorKind::WrongState, Some(w.status()))
+                    (ErrorKind::Refused, Some(w.status()))
                 );
                 assert_eq!(
                     e.message(),
@@ -170,7 +170,7 @@ fn a_force_stop_ends_what_has_not_ended_and_is_marked() {
             let e = got.expect_err("ended");
             assert_eq!(
                 (e.kind(), e.status()),
-                (ErrorKind::WrongState, Some(w.status()))
+                (ErrorKind::Refused, Some(w.status()))
             );
             assert_eq!(
                 e.message(),
@@ -266,7 +266,7 @@ fn prepare_workflow_and_end_are_for_workflows_only() {
             for e in [prepared.expect_err(ty), ended.expect_err(ty)] {
                 assert_eq!(
                     (e.kind(), e.status().map(Status::as_str)),
-                    (ErrorKind::WrongState, Some(status))
+                    (ErrorKind::Refused, Some(status))
                 );
             }
         }
@@ -378,10 +378,7 @@ fn a_submit_of_another_type_is_refused() {
                 options: Box::new(r.options(&w.policy.limits).expect("good options")),
                 custom_data: r.custom_data,
             };
-            assert_eq!(
-                w.ask(request).expect_err(other).kind(),
-                ErrorKind::WrongState
-            );
+            assert_eq!(w.ask(request).expect_err(other).kind(), ErrorKind::Refused);
         }
     });
 }

@@ -141,7 +141,7 @@ fn an_end_again_is_success_and_another_end_is_refused() {
             "stored reason and result stay"
         );
         let e = w.end(other, "", "").expect_err("the other end");
-        assert_eq!((e.kind(), e.status()), (ErrorKind::Refused, Some(first)));
+        assert_eq!((e.kind(), e.status()), (ErrorKind::RowRefused, Some(first)));
         assert_eq!(e.message(), "no trans with gid: g status: prepared found");
     }
 }
@@ -177,7 +177,7 @@ fn a_decision_row_binds_the_end() {
         let e = w.end(other, "", "").expect_err("it was decided");
         assert_eq!(
             (e.kind(), e.status()),
-            (ErrorKind::Refused, Some(Status::Prepared))
+            (ErrorKind::RowRefused, Some(Status::Prepared))
         );
         w.end(Status::parse(decided).expect("a status"), "", "")
             .expect("as decided");

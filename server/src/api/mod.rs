@@ -16,7 +16,7 @@ use crate::metrics::{Front, Metrics};
 use crate::topics::Topics;
 use ::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use ::http::{HeaderMap, Request, Response, StatusCode};
-use amends::wire::http::{SUCCESS, error_body, status_of};
+use amends::wire::http::{SUCCESS, error_body};
 use amends::{Error, ErrorKind};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -73,13 +73,18 @@ pub async fn handle<B: Body<Data = Bytes> + Unpin>(
             .request(Front::Http, "other", false, started.elapsed());
         return text(StatusCode::NOT_FOUND, "text/plain", "404 page not found");
     };
+    let counted = route != Route::Ping;
     // The server moves this future with every request: it stays small by holding a submit in place and all else in a box.
     let result = match route {
-        Route::Submit => caught(pin!(http::submit(&api, body))).await,
+        Route::Submit => {
+            // It holds the connection's buffer, which would have to be another one meanwhile.
+            drop(head);
+            caught(pin!(http::submit(&api, body))).await
+        }
         _ => caught(Box::pin(answer(&api, route, &head, body))).await,
     };
     let answer = result.unwrap_or_else(|error| refusal(&error));
-    if !matches!(route, Route::Ping) {
+    if counted {
         let ok = answer.status().as_u16() < 400;
         api.metrics
             .request(Front::Http, label, ok, started.elapsed());
@@ -238,8 +243,8 @@ fn log_fault(error: &Error) {
 
 fn refusal(error: &Error) -> Answer {
     log_fault(error);
-    let status =
-        StatusCode::from_u16(status_of(error)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(error.kind().coordinator_answer().http)
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = json(status, error_body(error));
     if status == StatusCode::UNAUTHORIZED {
         answer

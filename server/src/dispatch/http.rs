@@ -6,11 +6,12 @@ use super::pool::{Conn, Pool};
 use super::url::{Target, basic_auth, join, shown};
 use amends::Compat;
 use amends::wire::call::HttpCall;
+use amends::wire::http::of_the_connection;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue,
-    LOCATION, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, LOCATION,
+    USER_AGENT,
 };
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -245,7 +246,8 @@ fn request(
             other => HeaderName::from_bytes(other.as_bytes())
                 .map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?,
         };
-        if of_the_connection(&parsed) || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE)
+        if of_the_connection(parsed.as_str())
+            || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE)
         {
             continue;
         }
@@ -261,23 +263,6 @@ fn request(
         headers.insert(parsed, value);
     }
     Ok(request)
-}
-
-/// Headers that describe the connection or the framing, which are not a transaction's to set.
-fn of_the_connection(name: &HeaderName) -> bool {
-    *name == HOST
-        || *name == CONTENT_LENGTH
-        || matches!(
-            name.as_str(),
-            "connection"
-                | "transfer-encoding"
-                | "trailer"
-                | "te"
-                | "upgrade"
-                | "expect"
-                | "keep-alive"
-                | "proxy-connection"
-        )
 }
 
 /// Reads at most `limit` bytes of a body, and whether that was all of it.

@@ -3,6 +3,7 @@
 //! Measured against hyper-util's pooled client (`examples/branch_client.rs`), this costs 15–20 % less CPU per call. Driving the
 //! connection within the call instead of in a task was tried and was no cheaper.
 
+use crate::hash::HashMap;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
@@ -11,7 +12,6 @@ use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;

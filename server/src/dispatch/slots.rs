@@ -6,8 +6,9 @@
 //!
 //! Everything happens under one lock and takes no time: no clock, no task, no waiting.
 
+use crate::hash::HashMap;
 use amends::Gid;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Upper bounds of [`Slots`].
@@ -154,11 +155,11 @@ impl Slots {
         };
         let inner = Inner {
             limits,
-            hosts: HashMap::new(),
+            hosts: HashMap::default(),
             used: 0,
             calls: 0,
             global: BTreeMap::new(),
-            reserved: HashMap::new(),
+            reserved: HashMap::default(),
             next: Vec::new(),
             ticket: 0,
             quiet_limit: QUIET_HOSTS_MAX,
@@ -200,6 +201,9 @@ impl Slots {
     /// it, however that ended. Its places in queues stay.
     pub fn give_back(&self, gid: &Gid) -> Freed {
         let mut inner = self.lock();
+        if inner.reserved.is_empty() && inner.next.is_empty() && inner.global.is_empty() {
+            return Freed::default();
+        }
         for host in inner.reserved.remove(gid).unwrap_or_default() {
             inner.free(&host);
         }

@@ -1,5 +1,6 @@
 //! The parts of a branch URL that a connection and a request need, without a copy.
 
+use amends::wire::call::authority;
 use std::borrow::Cow;
 
 /// A URL taken apart.
@@ -24,21 +25,23 @@ pub(super) struct Target<'a> {
 impl<'a> Target<'a> {
     /// Takes a URL apart; `None` if its authority is no host and port.
     pub(super) fn parse(url: &'a str) -> Option<Target<'a>> {
-        let (https, start) = match url.split_once("://")? {
-            ("http", _) => (false, 7),
-            ("https", _) => (true, 8),
-            _ => return None,
+        let (https, rest) = match url.strip_prefix("http://") {
+            Some(rest) => (false, rest),
+            None => (true, url.strip_prefix("https://")?),
         };
-        let end = url[start..]
-            .find(['/', '?', '#'])
-            .map_or(url.len(), |i| start + i);
-        let (userinfo, authority) = match url[start..end].rsplit_once('@') {
-            Some((user, rest)) => (Some(user), rest),
-            None => (None, &url[start..end]),
+        let authority = authority(rest);
+        let end = url.len() - rest.len() + authority.len();
+        // Bytes, for a search by char costs more than the rest of this.
+        let (userinfo, authority) = match authority.bytes().rposition(|b| b == b'@') {
+            Some(at) => (Some(&authority[..at]), &authority[at + 1..]),
+            None => (None, authority),
         };
         let (host, port) = match authority.strip_prefix('[') {
             Some(v6) => v6.split_once(']')?,
-            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+            None => {
+                let colon = authority.bytes().position(|b| b == b':');
+                authority.split_at(colon.unwrap_or(authority.len()))
+            }
         };
         let port = match port.strip_prefix(':') {
             None | Some("") => {
@@ -53,7 +56,8 @@ impl<'a> Target<'a> {
         if host.is_empty() {
             return None;
         }
-        let path = url[end..].split('#').next().unwrap_or_default();
+        let path = &url[end..];
+        let path = &path[..path.bytes().position(|b| b == b'#').unwrap_or(path.len())];
         Some(Target {
             https,
             key: &url[..end],
@@ -79,15 +83,26 @@ pub(super) fn shown(url: &str) -> String {
     Target::parse(url).map_or_else(|| "this URL".to_owned(), |t| t.shown())
 }
 
+/// The bytes that may stand in a request line. Looked up, for every call asks for each byte of its path and query.
+static LEGAL: [bool; 256] = {
+    const NOT: [u8; 9] = *br#""<>\^`{|}"#;
+    let mut legal = [false; 256];
+    let mut b: u8 = 0;
+    while b < 128 {
+        legal[b as usize] = b.is_ascii_graphic();
+        b += 1;
+    }
+    let mut i = 0;
+    while i < NOT.len() {
+        legal[NOT[i] as usize] = false;
+        i += 1;
+    }
+    legal
+};
+
 /// The path as a request line takes it: a leading slash, and bytes that may not stand there percent-encoded.
 fn origin_form(path: &str) -> Cow<'_, str> {
-    let legal = |b: u8| {
-        b.is_ascii_graphic()
-            && !matches!(
-                b,
-                b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
-            )
-    };
+    let legal = |b: u8| LEGAL[usize::from(b)];
     if path.starts_with('/') && path.bytes().all(legal) {
         return Cow::Borrowed(path);
     }

@@ -7,7 +7,8 @@ use crate::dispatch::slots::{Acquire, Permit};
 use amends::Outcome;
 use amends::coordinator::{Call, CallId};
 use amends::wire::call::{BranchCall, Target, host};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, poll_fn};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -60,6 +61,44 @@ impl Driver<'_> {
             reply: engine.transport.call(request),
         });
         true
+    }
+}
+
+/// The calls of one driver that are on the wire. Nearly always it is one, which needs no set to be kept in.
+#[derive(Default)]
+pub(super) struct Calls<'e> {
+    one: Option<Sent<'e>>,
+    more: Option<FuturesUnordered<Sent<'e>>>,
+}
+
+impl<'e> Calls<'e> {
+    fn push(&mut self, call: Sent<'e>) {
+        if self.one.is_none() {
+            self.one = Some(call);
+        } else {
+            self.more.get_or_insert_default().push(call);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.one.is_none() && self.more.as_ref().is_none_or(FuturesUnordered::is_empty)
+    }
+
+    /// The result of the next call that ends; pending while there is none.
+    pub(super) async fn next(&mut self) -> (CallId, Outcome) {
+        poll_fn(|cx| {
+            if let Some(one) = &mut self.one
+                && let Poll::Ready(ended) = one.poll_unpin(cx)
+            {
+                self.one = None;
+                return Poll::Ready(ended);
+            }
+            match self.more.as_mut().map(|more| more.poll_next_unpin(cx)) {
+                Some(Poll::Ready(Some(ended))) => Poll::Ready(ended),
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 }
 

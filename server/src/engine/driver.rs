@@ -3,13 +3,12 @@
 
 use super::Engine;
 use super::alarm::Alarm;
-use super::calls::Sent;
+use super::calls::Calls;
 use super::mailbox::{Answer, Mailbox, Message};
 use crate::store::{Saved, StoreError, store_error};
 use amends::coordinator::{CallId, Effects, Input, Request, Transaction, Wait, When, step};
 use amends::{Error, Millis, Outcome, Status, TransType};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +47,7 @@ pub(super) struct Driver<'e> {
     pub(super) engine: &'e Arc<Engine>,
     mailbox: &'e Mailbox,
     pub(super) tx: Box<Transaction>,
-    pub(super) calls: FuturesUnordered<Sent<'e>>,
+    pub(super) calls: Calls<'e>,
     /// Saves on their way to the store, which answers them in order.
     saves: VecDeque<(u64, BoxFuture<'e, Result<Saved, StoreError>>)>,
     /// Events that came while a save was awaited, in order.
@@ -82,7 +81,7 @@ impl<'e> Driver<'e> {
             mailbox,
             counted_end: false,
             tx,
-            calls: FuturesUnordered::new(),
+            calls: Calls::default(),
             saves: VecDeque::new(),
             inbox: VecDeque::new(),
             watchers: Vec::new(),
@@ -163,7 +162,7 @@ impl<'e> Driver<'e> {
             tokio::select! {
                 biased;
                 Some((seq, result)) = first(&mut self.saves), if !self.saves.is_empty() => return Event::Saved(seq, result),
-                Some((id, outcome)) = self.calls.next(), if !self.calls.is_empty() => return Event::Result(id, outcome),
+                (id, outcome) = self.calls.next(), if !self.calls.is_empty() => return Event::Result(id, outcome),
                 () = self.mailbox.bell.notified() => {
                     if self.engine.stopping() {
                         return Event::Look;
@@ -274,21 +273,23 @@ impl<'e> Driver<'e> {
             self.engine.now(),
             self.engine.stopping() && self.calls.is_empty(),
         );
-        for (mut wait, real, answer) in std::mem::take(&mut self.watchers) {
+        let mut i = 0;
+        while let Some((wait, real, _)) = self.watchers.get_mut(i) {
             if stopping || real.is_some_and(|real| real <= Instant::now()) {
                 wait.until = now;
             }
             // It goes on as soon as there is a slot, or with what is still to be decided on.
             let goes_on = (self.queued || !self.inbox.is_empty()) && now < wait.until;
-            match if goes_on {
-                None
-            } else {
-                wait.answer(&self.tx, now, &self.engine.policy)
-            } {
+            let result = match goes_on {
+                true => None,
+                false => wait.answer(&self.tx, now, &self.engine.policy),
+            };
+            match result {
                 Some(result) => {
+                    let (_, _, answer) = self.watchers.swap_remove(i);
                     let _ = answer.send(result);
                 }
-                None => self.watchers.push((wait, real, answer)),
+                None => i += 1,
             }
         }
     }
@@ -356,7 +357,7 @@ impl<'e> Driver<'e> {
             tokio::select! {
                 biased;
                 Some((seq, result)) = first(&mut self.saves), if !self.saves.is_empty() => self.saved(seq, result)?,
-                Some((id, outcome)) = self.calls.next(), if !self.calls.is_empty() => self.inbox.push_back(Event::Result(id, outcome)),
+                (id, outcome) = self.calls.next(), if !self.calls.is_empty() => self.inbox.push_back(Event::Result(id, outcome)),
                 else => return Err(Lost::Conflict),
             }
         }

@@ -5,6 +5,7 @@
 mod advance;
 mod alarm;
 mod calls;
+mod carried;
 mod driver;
 mod mailbox;
 mod observe;
@@ -15,6 +16,7 @@ mod timer;
 use crate::alert::Alerts;
 use crate::clock::{Busy, ManualClock};
 use crate::dispatch::{Slots, Transport};
+use crate::hash::HashMap;
 use crate::metrics::Metrics;
 use crate::store::{Store, store_error};
 use crate::telemetry::LogLimiter;
@@ -24,7 +26,6 @@ use amends::coordinator::{Env, Transaction};
 use amends::{Error, Gid, Millis, Policy};
 use mailbox::{Answer, Mailbox, Message};
 use start::Start;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -238,7 +239,7 @@ impl Engine {
         }
     }
 
-    /// Starts a driver; the caller holds the lock and has seen that there is none.
+    /// Starts a driver as a task of its own; the caller holds the lock and has seen that there is none.
     fn spawn(
         self: &Arc<Self>,
         drivers: &mut HashMap<Gid, Arc<Mailbox>>,
@@ -246,11 +247,22 @@ impl Engine {
         start: Start,
         first: Option<Message>,
     ) {
+        tokio::spawn(self.enter(drivers, gid, start, first));
+    }
+
+    /// A driver, to be polled to its end; the caller as that of [`Engine::spawn`].
+    fn enter(
+        self: &Arc<Self>,
+        drivers: &mut HashMap<Gid, Arc<Mailbox>>,
+        gid: Gid,
+        start: Start,
+        first: Option<Message>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let guest =
             matches!(first, Some(Message::Ask { .. })) && drivers.len() >= self.in_flight_max;
         let mailbox = Arc::new(Mailbox::new(first, guest));
         drivers.insert(gid.clone(), mailbox.clone());
-        tokio::spawn(start::run(self.clone(), gid, mailbox, start));
+        start::run(self.clone(), gid, mailbox, start)
     }
 
     /// Ends the driver of a transaction, unless there is mail for it.

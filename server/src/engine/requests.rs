@@ -1,17 +1,29 @@
 //! What front ends ask of the engine. Each of these may be dropped by its caller at any time: what it started goes on.
 
 use super::Engine;
+use super::carried::Carried;
 use super::mailbox::{Answer, Message};
 use super::start::{Start, resubmit};
 use crate::store::{Append, Appended, Created, Filter, store_error};
 use amends::coordinator::{Input, Request, Transaction, admit, refused, step, unended};
 use amends::wire::request::{BranchRequest, GlobalRequest};
 use amends::{Error, ErrorKind, Gid, Millis, Options, Policy, Status, TransType};
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 type Answered = oneshot::Receiver<Result<(), Error>>;
+
+/// By whom a new transaction is driven.
+enum Driven {
+    /// By whoever asked for it.
+    Here(BoxFuture<'static, ()>),
+    /// By a task.
+    Elsewhere,
+    /// By nobody: there is no room.
+    Not(Box<Transaction>, Answer),
+}
 
 impl Engine {
     /// Stores a transaction that is not decided yet. Again for one that is prepared: success, and nothing changes.
@@ -115,9 +127,10 @@ impl Engine {
         let tx = Transaction::new(def, Status::Submitted, self.now());
         let (answer, answered) = oneshot::channel();
         match self.drive_new(tx, req.wait_result, answer) {
-            None => received(answered).await,
+            Driven::Here(driver) => Carried::new(driver, answered).await,
+            Driven::Elsewhere => received(answered).await,
             // Boxed, as what is rare or large is here: the server moves this future about with every submit.
-            Some((tx, answer)) => {
+            Driven::Not(tx, answer) => {
                 Box::pin(self.store_for_later(*tx, req.wait_result, answer, answered)).await
             }
         }
@@ -147,12 +160,7 @@ impl Engine {
     }
 
     /// Drives a new transaction, or hands the submit to who drives its gid. Gives it back where there is no room.
-    fn drive_new(
-        self: &Arc<Self>,
-        tx: Transaction,
-        wait: bool,
-        answer: Answer,
-    ) -> Option<(Box<Transaction>, Answer)> {
+    fn drive_new(self: &Arc<Self>, tx: Transaction, wait: bool, answer: Answer) -> Driven {
         let mut drivers = self.drivers();
         match drivers.get(tx.gid()) {
             Some(mailbox) => mailbox.post(Message::Ask {
@@ -161,16 +169,17 @@ impl Engine {
                 answer,
             }),
             None if drivers.len() < self.in_flight_max && !self.stopping() => {
-                self.spawn(
-                    &mut drivers,
-                    tx.gid().clone(),
-                    Start::New(Box::new(tx), wait, answer),
-                    None,
-                );
+                let gid = tx.gid().clone();
+                let start = Start::New(Box::new(tx), wait, answer);
+                let driver = self.enter(&mut drivers, gid, start, None);
+                if wait {
+                    return Driven::Here(Box::pin(driver));
+                }
+                tokio::spawn(driver);
             }
-            None => return Some((Box::new(tx), answer)),
+            None => return Driven::Not(Box::new(tx), answer),
         }
-        None
+        Driven::Elsewhere
     }
 
     /// There is no room: stores what is new, to be driven when there is. A wait goes on beyond the limit, to its end (rules.md 4.5).
@@ -306,7 +315,7 @@ impl Engine {
             Appended::Same if !workflow || !reg.registration.run.is_empty() => Ok(()),
             Appended::Same | Appended::Forbidden => Err(refused(&reg.gid, Some(Status::Prepared))),
             Appended::Differs if workflow => Err(refused(&reg.gid, Some(Status::Prepared))),
-            Appended::Differs => Err(Error::wrong_state(
+            Appended::Differs => Err(Error::refused(
                 Some(Status::Prepared),
                 format!(
                     "branch {} is registered with other content FAILURE",
@@ -434,12 +443,12 @@ impl Engine {
 }
 
 async fn received(answered: Answered) -> Result<(), Error> {
-    answered.await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::Internal,
-            "internal error, see the server's log",
-        ))
-    })
+    answered.await.unwrap_or_else(|_| Err(nobody_answered()))
+}
+
+/// What a request is told whose driver ended without an answer.
+pub(super) fn nobody_answered() -> Error {
+    Error::new(ErrorKind::Internal, "internal error, see the server's log")
 }
 
 /// What a request is told that waited for a driver and got none; only sagas and messages wait so.
@@ -448,7 +457,7 @@ pub(super) fn waits_for_its_turn(policy: &Policy) -> Error {
 }
 
 fn not_open(gid: &Gid, status: Option<Status>) -> Error {
-    Error::wrong_state(
+    Error::refused(
         status,
         format!("no trans with gid: {gid} status: prepared found FAILURE"),
     )

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::driver::{Driver, Event};
 use super::mailbox::{Answer, Mailbox, Message};
+use super::requests::nobody_answered;
 use crate::store::{Created, store_error};
 use amends::coordinator::record::Record;
 use amends::coordinator::{Input, Request, Transaction, step};
@@ -37,10 +38,7 @@ pub(super) async fn run(engine: Arc<Engine>, gid: Gid, mailbox: Arc<Mailbox>, st
                 engine.give_back(&gid);
                 tracing::error!(%gid, panic = panic_text(&*panic), "a step panicked; the transaction is looked at again later");
                 if panics > 1 {
-                    mailbox.refuse(&Error::new(
-                        ErrorKind::Internal,
-                        "internal error, see the server's log",
-                    ));
+                    mailbox.refuse(&nobody_answered());
                     tokio::time::sleep(Duration::from_millis(
                         engine.policy.retry_interval.max(0) as u64
                     ))

@@ -3,9 +3,10 @@
 //! Frugal, for a million records may wait: one hash map, one ordered set of those that nobody holds, one of creation times.
 
 use super::Stats;
+use crate::hash::{HashMap, HashSet};
 use amends::coordinator::record::Index;
 use amends::{Gid, Millis, Status, TransType};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A record whose stored index names a driver that is gone is due before every other one: before the first moment of any clock.
@@ -64,12 +65,12 @@ impl Holding {
 impl<P: Copy> DueIndex<P> {
     pub(crate) fn new() -> Self {
         DueIndex {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             queue: BTreeSet::new(),
-            held: HashSet::new(),
-            failing: HashMap::new(),
+            held: HashSet::default(),
+            failing: HashMap::default(),
             created: BTreeMap::new(),
-            counts: HashMap::new(),
+            counts: HashMap::default(),
             attention: 0,
         }
     }

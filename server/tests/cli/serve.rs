@@ -1,7 +1,7 @@
 //! Starting and stopping a server.
 
 use super::{DEADLINE, amends, code, run, stderr};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -100,6 +100,57 @@ fn serve_says_when_it_is_ready_and_a_signal_ends_it_with_0() {
         server.signal(signal);
         assert_eq!(server.exit_code(), 0);
     }
+}
+
+#[test]
+fn any_number_of_threads_serves_and_ends_with_0() {
+    for threads in ["1", "2", "5"] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let args = ["serve", "--http-port", "0"];
+        let mut server = Server::start(folder.path(), &args, &[("AMENDS_WORKER_THREADS", threads)]);
+        let (ready, _) = server.wait_for("ready on http://127.0.0.1:");
+        let address = ready["address"].as_str().expect("an address");
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        let ask = "GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(ask.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{threads}: {answer}");
+        server.signal(rustix::process::Signal::TERM);
+        assert_eq!(server.exit_code(), 0, "{threads}");
+    }
+}
+
+/// As after `amends serve 2>&1 | head -1`: what cannot be told to anybody stops no work.
+#[test]
+fn logs_that_nobody_reads_any_more_disturb_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let args = ["serve", "--store", "memory", "--http-port", "0"];
+    let mut server = Server::start(folder.path(), &args, &[("AMENDS_LOG_LEVEL", "debug")]);
+    let (ready, _) = server.wait_for("ready on http://127.0.0.1:");
+    let address = ready["address"].as_str().expect("an address").to_owned();
+    // Its reader ends with the next line, and closes the pipe.
+    let (_, nobody) = channel();
+    server.lines = nobody;
+    for n in 0..3 {
+        let body = format!(
+            r#"{{"gid":"g{n}","trans_type":"saga","steps":[{{"action":"http://127.0.0.1:9/x"}}],"payloads":["{{}}"],"wait_result":true,"retry_interval":100}}"#
+        );
+        let mut stream = TcpStream::connect(&address).expect("it listens");
+        write!(
+            stream,
+            "POST /api/dtmsvr/submit HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        // Nobody is there to call, which is logged.
+        assert!(answer.starts_with("HTTP/1.1 425 "), "{n}: {answer}");
+    }
+    server.signal(rustix::process::Signal::TERM);
+    let status = server.process.wait().expect("waited");
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]

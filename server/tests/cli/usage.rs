@@ -230,7 +230,7 @@ fn the_barriers_table_is_printed() {
     ];
     let output = run(&args);
     let list: Vec<String> = serde_json::from_str(&stdout(&output)).expect("a list");
-    assert!(list.len() == 1 && list[0].starts_with("create table if not exists t("));
+    assert!(list.len() == 2 && list[0].starts_with("create table if not exists t("));
     for wrong in [
         &["barrier", "ddl"][..],
         &["barrier", "ddl", "--dialect", "access"],

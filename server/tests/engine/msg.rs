@@ -38,7 +38,7 @@ async fn a_message_whose_transaction_failed_is_never_delivered() {
     w.ends("g", Status::Failed, 10_000).await;
     assert_eq!(w.net.calls("g"), "00 msg");
     let late = w.submit(msg("g", 1, json!({}))).await;
-    assert_eq!(late.expect_err("failed").kind(), ErrorKind::WrongState);
+    assert_eq!(late.expect_err("failed").kind(), ErrorKind::Refused);
 }
 
 #[tokio::test(start_paused = true)]

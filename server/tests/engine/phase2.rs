@@ -90,10 +90,10 @@ async fn what_was_decided_refuses_the_opposite() {
     let refused = w.abort(json!({"gid": "g"})).await.expect_err("submitted");
     assert_eq!(
         (refused.kind(), refused.status()),
-        (ErrorKind::WrongState, Some(Status::Submitted))
+        (ErrorKind::Refused, Some(Status::Submitted))
     );
     let late = w.register(registration("tcc", "g", 2)).await;
-    assert_eq!(late.expect_err("submitted").kind(), ErrorKind::WrongState);
+    assert_eq!(late.expect_err("submitted").kind(), ErrorKind::Refused);
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +109,7 @@ async fn unknown_gids_are_refused_and_leave_nothing() {
     );
     assert_eq!(
         kind(w.register(registration("tcc", "g", 1)).await),
-        ErrorKind::WrongState
+        ErrorKind::Refused
     );
     assert_eq!(w.engine.driven(), 0);
     assert!(w.store.gids().is_empty());

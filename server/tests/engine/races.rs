@@ -71,7 +71,7 @@ async fn submit_and_abort_at_once_have_one_winner() {
             let (forward, answer) = asked.await.expect("an answer");
             match answer {
                 Ok(()) => won.push(forward),
-                Err(e) => assert_eq!(e.kind(), ErrorKind::WrongState, "{e}"),
+                Err(e) => assert_eq!(e.kind(), ErrorKind::Refused, "{e}"),
             }
         }
         let tx = w.ended(&gid, 1_000).await;
@@ -115,7 +115,7 @@ async fn registering_the_same_branch_twice_is_one_branch() {
     let mut other = registration("tcc", "g", 1);
     other["confirm"] = json!("http://elsewhere/confirm");
     let differs = w.register(other).await.expect_err("other content");
-    assert_eq!(differs.kind(), ErrorKind::WrongState);
+    assert_eq!(differs.kind(), ErrorKind::Refused);
     assert_eq!(w.stored("g").await.rows().len(), 2);
 }
 
@@ -152,14 +152,14 @@ async fn a_wrong_request_changes_nothing() {
             body = json!({"gid": "g", "trans_type": "tcc"});
         }
         let refused = w.submit(body).await.expect_err("another type");
-        assert_eq!(refused.kind(), ErrorKind::WrongState, "{refused}");
+        assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
     }
     assert_eq!(
         w.abort(json!({"gid": "g"}))
             .await
             .expect_err("a saga")
             .kind(),
-        ErrorKind::WrongState
+        ErrorKind::Refused
     );
     assert_eq!(w.store.history("g").len(), writes);
     w.ends("g", Status::Succeed, 20_000).await;

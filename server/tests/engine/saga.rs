@@ -183,10 +183,7 @@ async fn force_stop_lets_the_call_end_and_makes_no_other() {
     assert_eq!(w.net.calls("g"), "01 action");
     w.check();
     let again = w.engine.force_stop("g", "ops", "").await;
-    assert_eq!(
-        again.expect_err("it has ended").kind(),
-        ErrorKind::WrongState
-    );
+    assert_eq!(again.expect_err("it has ended").kind(), ErrorKind::Refused);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,9 @@
 use super::net::{End, end, ok, status};
 use super::world::{World, merged, msg, saga};
 use amends::{ErrorKind, Status};
+use futures_util::FutureExt;
 use serde_json::json;
+use std::time::Duration;
 
 fn waiting() -> serde_json::Value {
     json!({"wait_result": true})
@@ -117,6 +119,16 @@ async fn a_client_that_goes_away_changes_nothing() {
     w.pass(100).await;
     client.abort();
     w.ends("g", Status::Succeed, 5_000).await;
+    // Nor does one that is gone before its saga is stored, or while the second call is on its way.
+    let at_once = w.submit(saga("at once", 2, waiting())).now_or_never();
+    assert!(at_once.is_none(), "{at_once:?}");
+    let second = Duration::from_millis(1_500);
+    let gone = tokio::time::timeout(second, w.submit(saga("second", 2, waiting())));
+    gone.await.expect_err("not answered yet");
+    for gid in ["at once", "second"] {
+        w.ends(gid, Status::Succeed, 5_000).await;
+        assert_eq!(w.net.calls(gid), "01 action, 02 action");
+    }
 }
 
 #[tokio::test(start_paused = true)]

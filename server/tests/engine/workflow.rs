@@ -36,7 +36,7 @@ async fn a_workflow_that_ends_in_time_is_never_called_back() {
     assert_eq!(w.net.calls("g"), "");
     end(&w, "g", "succeed").await.expect("the same end again");
     let other = end(&w, "g", "failed").await.expect_err("another end");
-    assert_eq!(other.kind(), ErrorKind::Refused);
+    assert_eq!(other.kind(), ErrorKind::RowRefused);
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,7 +105,7 @@ async fn what_the_client_does_during_its_callback_counts() {
         .await
         .expect("the same run again");
     let lost = w.register(step("g", "01", "action", "r2")).await;
-    assert_eq!(lost.expect_err("another run").kind(), ErrorKind::Refused);
+    assert_eq!(lost.expect_err("another run").kind(), ErrorKind::RowRefused);
     w.pass(5_000).await;
     assert_eq!(
         w.stored("g").await.rows().len(),
@@ -142,12 +142,12 @@ async fn after_the_decision_row_nothing_more_is_executed() {
     decision["status"] = json!("failed");
     w.register(decision).await.expect("decision");
     let late = w.register(step("g", "01", "action", "r1")).await;
-    assert_eq!(late.expect_err("decided").kind(), ErrorKind::Refused);
+    assert_eq!(late.expect_err("decided").kind(), ErrorKind::RowRefused);
     w.register(step("g", "01", "rollback", "r1"))
         .await
         .expect("phase 2");
     let opposite = end(&w, "g", "succeed").await;
-    assert_eq!(opposite.expect_err("decided").kind(), ErrorKind::Refused);
+    assert_eq!(opposite.expect_err("decided").kind(), ErrorKind::RowRefused);
     end(&w, "g", "failed").await.expect("end");
     w.ends("g", Status::Failed, 0).await;
 }

@@ -6,22 +6,6 @@
 use std::path::Path;
 use std::process::Command;
 
-/// A certificate for 127.0.0.1 (`cert.pem`, `key.pem`), made by the command openssl.
-pub fn certificate(dir: &Path) {
-    let made = Command::new("openssl")
-        .current_dir(dir)
-        .args("req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=test".split(' '))
-        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .output()
-        .expect("this test needs the command openssl");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-}
-
 /// What came of a call of `url` in a process that trusts these certificates, or the system's.
 pub fn outcome(url: &str, certificates: Option<&Path>) -> String {
     let mut child = Command::new(std::env::current_exe().expect("this program"));

@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod barrier;
 mod compare;
 mod coordinator;
 mod disk;
@@ -83,6 +84,8 @@ enum Command {
     Retained(scale::RetainedArgs),
     /// Latency beside transactions that are stuck on a dead host
     Stuck(stuck::StuckArgs),
+    /// What a barrier of the Rust crate costs beside its statements
+    Barrier(barrier::BarrierArgs),
     /// Serves the null coordinator, over HTTP and over gRPC on one port
     Null(NullArgs),
     /// Serves participants that say yes to everything, over HTTP and over gRPC on one port
@@ -129,6 +132,7 @@ fn main() -> ExitCode {
         Command::DueLater(args) => print(output, scale::due_later(&args)),
         Command::Retained(args) => print(output, scale::retained(&args)),
         Command::Stuck(args) => print(output, stuck::run(&args)),
+        Command::Barrier(args) => print(output, barrier::run(&args)),
         Command::Null(args) => serve(&args.server, cores(), async |listener| {
             match args.grpc_port {
                 None => null::run(listener).await,

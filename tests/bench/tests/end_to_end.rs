@@ -119,6 +119,30 @@ fn a_run_measures_both_over_http_and_grpc_and_judges_five_criteria() {
 }
 
 #[test]
+fn a_barriers_own_work_is_measured_and_judged() {
+    for (at_most, code) in [("1000", 0), ("0.001", 1)] {
+        let mut command = Command::new(BENCH);
+        command.args(["barrier", "--json", "--strict", "--rounds", "3"]);
+        command.args(["--seconds", "0.01", "--at-most", at_most]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report: serde_json::Value = serde_json::from_str(&text).expect(&errors);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let slowest = report["criteria"][0]["measured"].as_f64().unwrap();
+        let all = report.as_object().unwrap();
+        let medians = all.iter().filter(|(name, _)| name.ends_with(", µs"));
+        let medians: Vec<f64> = medians.map(|(_, value)| value.as_f64().unwrap()).collect();
+        assert_eq!(medians.len(), 6, "{text}");
+        assert!(
+            medians.iter().all(|us| (0.01..=slowest).contains(us)),
+            "{text}"
+        );
+        assert!(medians.contains(&slowest), "{text}");
+    }
+}
+
+#[test]
 fn a_coordinator_that_does_not_start_is_told_with_its_own_words() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = bench(folder.path(), &["retained"]);

@@ -181,6 +181,7 @@ impl Install {
             .unwrap_or_else(|e| panic!("{}: {e}", self.name));
         Daemon {
             install: self,
+            command,
             child,
             port,
         }
@@ -204,6 +205,7 @@ impl Drop for Install {
 #[derive(Debug)]
 pub(crate) struct Daemon {
     install: Install,
+    command: Command,
     child: Child,
     port: u16,
 }
@@ -212,6 +214,27 @@ impl Daemon {
     /// The port on 127.0.0.1 it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Ends it as [`Daemon`] does when it is dropped, and starts it on the same data.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub(crate) fn restart(&mut self) {
+        self.end();
+        let name = self.install.name;
+        let child = self.command.spawn();
+        self.child = child.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+
+    /// An immediate end in PostgreSQL, which gives its shared memory back, and an orderly one in MariaDB.
+    fn end(&mut self) {
+        let asked = kill_process(Pid::from_child(&self.child), Signal::QUIT);
+        if asked.is_err() || end_of(&mut self.child, GOODBYE).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 
     /// Waits until `greets` is content with a connection.
@@ -249,12 +272,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // An immediate end in PostgreSQL, which gives its shared memory back, and an orderly one in MariaDB.
-        let asked = kill_process(Pid::from_child(&self.child), Signal::QUIT);
-        if asked.is_err() || end_of(&mut self.child, GOODBYE).is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        self.end();
         if std::thread::panicking() {
             let text = self.install.log();
             let lines: Vec<&str> = text.lines().collect();

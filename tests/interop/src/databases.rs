@@ -1,7 +1,9 @@
 //! The databases of one test.
 
 use crate::daemon::Daemon;
+use crate::xa::prepared_at;
 use crate::{mariadb, postgres};
+use sqlx::{MySql, Postgres};
 
 /// How a program reaches a database.
 #[derive(Clone, Debug)]
@@ -29,6 +31,18 @@ impl Login {
         }
     }
 
+    /// Its URL, `mysql://…` or `postgres://…`.
+    pub fn url(&self, scheme: &str) -> String {
+        let Login {
+            host,
+            port,
+            user,
+            password,
+            database,
+        } = self;
+        format!("{scheme}://{user}:{password}@{host}:{port}/{database}")
+    }
+
     /// Names and values for a program's environment: `<prefix>_HOST`, `_PORT`, `_USER`, `_PASSWORD`, `_DATABASE`.
     pub fn env(&self, prefix: &str) -> Vec<(String, String)> {
         let values = [
@@ -50,7 +64,7 @@ impl Login {
 pub struct Databases {
     mariadb: Login,
     postgres: Login,
-    _daemons: [Daemon; 2],
+    daemons: [Daemon; 2],
 }
 
 impl Databases {
@@ -76,8 +90,43 @@ impl Databases {
         Databases {
             mariadb: at(&daemons[0]),
             postgres: at(&daemons[1]),
-            _daemons: daemons,
+            daemons,
         }
+    }
+
+    /// Stops MariaDB, and starts it on the same data and port. Connections to it are gone.
+    ///
+    /// # Panics
+    ///
+    /// When it does not get ready, with its log.
+    pub fn restart_mariadb(&mut self) {
+        let [daemon, _] = &mut self.daemons;
+        daemon.restart();
+        mariadb::wait(daemon);
+    }
+
+    /// Names of the branches of XA that are prepared, in both.
+    ///
+    /// # Panics
+    ///
+    /// When one cannot be asked.
+    pub fn prepared(&self) -> Vec<String> {
+        let [maria, pg] = [self.mariadb.url("mysql"), self.postgres.url("postgres")];
+        let ask = async {
+            let mut names = prepared_at::<MySql>(&maria).await;
+            names.extend(prepared_at::<Postgres>(&pg).await);
+            names
+        };
+        // On a thread of its own, for the caller's may belong to a runtime.
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build();
+                runtime.expect("a runtime").block_on(ask)
+            });
+            asking.join().expect("names")
+        })
     }
 
     /// How to reach MariaDB.
@@ -95,5 +144,15 @@ impl Databases {
         let mut env = self.mariadb.env("MARIADB");
         env.extend(self.postgres.env("POSTGRES"));
         env
+    }
+}
+
+impl Drop for Databases {
+    /// Whatever a test does, it leaves nothing prepared (invariant 7 of faults.md).
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let names = self.prepared();
+            assert!(names.is_empty(), "still prepared: {names:?}");
+        }
     }
 }

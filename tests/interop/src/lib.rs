@@ -10,8 +10,10 @@ mod postgres;
 mod program;
 mod redis;
 mod world;
+mod xa;
 
 pub use databases::{Databases, Login};
 pub use program::{Program, find};
 pub use redis::Redis;
 pub use world::World;
+pub use xa::WithXa;

@@ -30,12 +30,12 @@ pub(crate) fn start(install: Install, login: &Login) -> Daemon {
         database,
         ..
     } = login;
-    // Run before the first connection is taken.
+    // Run before the first connection is taken, at every start.
     let users = install.write(
         "users.sql",
         &format!(
-            "create database {database};\n\
-             create user '{user}'@'%' identified by '{password}';\n\
+            "create database if not exists {database};\n\
+             create user if not exists '{user}'@'%' identified by '{password}';\n\
              grant all on *.* to '{user}'@'%' with grant option;\n"
         ),
     );
@@ -57,11 +57,16 @@ pub(crate) fn start(install: Install, login: &Login) -> Daemon {
             "--innodb-log-file-size=16M",
         ]);
     let mut daemon = install.serve(serve, port);
+    wait(&mut daemon);
+    daemon
+}
+
+/// Waits until it takes connections.
+pub(crate) fn wait(daemon: &mut Daemon) {
     // The server speaks first: a length of three bytes, a number, and the version of the protocol, which is 10.
     daemon.wait_until(|stream| {
         let mut greeting = [0; 5];
         stream.read_exact(&mut greeting)?;
         Ok(greeting[4] == 10)
     });
-    daemon
 }

@@ -2,27 +2,17 @@
 //! hurts. Build the binary first (`cargo build -p amends-server`).
 
 use amends::adapters::sqlx::{Backend, MessageRun};
-use amends::client::Client;
+use amends::client::{Client, new_gid};
 use amends::initiator::{Message, Saga, Try};
 use amends::machine::{Calls, Fact, Request, Statement};
 use amends::participant::Identity;
-use amends::{ErrorKind, Options};
+use amends::{ErrorKind, Options, Status};
 use amends_interop::Databases;
-use amends_participants::{Bank, mariadb, postgres, sqlite};
-use amends_scenarios::{Listener, Reply, Response, World, free_port, listen};
+use amends_participants::{Bank, answered, client, mariadb, postgres, sqlite, waiting};
+use amends_scenarios::{Gate, Listener, Reply, Response, World, free_port, listen};
 use std::pin::Pin;
 use std::sync::Arc;
-
-fn client(w: &World) -> Client {
-    Client::new(&format!("http://{}", w.server.addr())).expect("a client")
-}
-
-fn waiting() -> Options {
-    Options {
-        wait_result: true,
-        ..Options::default()
-    }
-}
+use std::time::Duration;
 
 fn transfer(w: &World, gid: &str, options: Options) -> Saga {
     let mut saga = Saga::new(gid, options);
@@ -66,12 +56,41 @@ async fn sagas_end_well_or_not_or_go_on() {
         .await
         .expect_err("open");
     assert_eq!(error.kind(), ErrorKind::Ongoing);
+    assert_eq!(client.status("ok").await, Ok(Status::Succeed));
+    assert_eq!(
+        client.wait("no", Duration::from_secs(1)).await,
+        Ok(Status::Failed)
+    );
+    let error = client
+        .wait("later", Duration::ZERO)
+        .await
+        .expect_err("open");
+    assert_eq!(
+        (error.kind(), error.status()),
+        (ErrorKind::Ongoing, Some(Status::Submitted))
+    );
+    w.dtm.kick("later").await;
+    assert_eq!(
+        client.wait("later", Duration::from_secs(20)).await,
+        Ok(Status::Succeed)
+    );
+    let error = client.status("never").await.expect_err("unknown");
+    assert_eq!(error.kind(), ErrorKind::UnknownGid);
+    let gid = new_gid().expect("random");
+    assert!(gid.len() == 22 && gid != new_gid().expect("random"));
+    let silent = listen(|_| std::future::pending()).await;
+    let hurried = Client::builder(&format!("http://{}", silent.addr))
+        .answers_within(Duration::from_millis(50))
+        .build()
+        .expect("a client");
+    let error = hurried.status("ok").await.expect_err("too late");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 
     let error = client
         .submit(&transfer(&w, "ok", waiting()))
         .await
         .expect_err("used");
-    assert_eq!(error.kind(), ErrorKind::WrongState);
+    assert_eq!(error.kind(), ErrorKind::Refused);
     let nobody = Client::new(&format!("http://127.0.0.1:{}", free_port())).expect("a client");
     let error = nobody
         .submit(&transfer(&w, "x", waiting()))
@@ -94,12 +113,7 @@ async fn asked<DB: Backend>(bank: &Bank<DB>) -> Listener {
         async move {
             let who = Identity::from_query(&call.query).expect("a branch call");
             let answer = bank.branch(who).check_back(&bank.pool).await;
-            let status = answer.err().map_or(200, |e| e.kind().branch_answer().http);
-            Some(Response {
-                status,
-                headers: Vec::new(),
-                body: String::new(),
-            })
+            answered(answer)
         }
     })
     .await
@@ -118,11 +132,8 @@ fn message<DB: Backend>(w: &World, bank: &Bank<DB>, asked: &Listener, gid: &str)
 }
 
 async fn take<DB: Backend>(run: &mut MessageRun<DB>) {
-    let statement = Statement {
-        sql: "update account set balance = balance - 30 where id = 1".to_owned(),
-        params: Vec::new(),
-    };
-    DB::exec(run, statement).await.expect("taken");
+    let take = Statement::plain("update account set balance = balance - 30 where id = 1");
+    DB::exec(run, take).await.expect("taken");
 }
 
 /// A client that dies before it submits.
@@ -193,7 +204,10 @@ async fn messages<DB: Backend>(w: &World, bank: &Bank<DB>) {
         assert_eq!(w.branches.count(&format!("/{gid}")), 0);
     }
     let error = begin("committed", &calls).await.expect_err("used before");
-    assert_eq!(error.kind(), ErrorKind::WrongState);
+    assert_eq!(
+        (error.kind(), error.committed()),
+        (ErrorKind::Duplicated, Some(true))
+    );
     assert_eq!(bank.balance().await, -60);
     bank.pool.close().await;
 }
@@ -219,7 +233,7 @@ fn bank(w: &World, name: &str) -> Try {
         try_url: w.url(&format!("/{name}-try")),
         confirm: w.url(&format!("/{name}-confirm")),
         cancel: w.url(&format!("/{name}-cancel")),
-        payload: r#"{"amount":30}"#.to_owned(),
+        payload: r#"{"amount":30}"#.into(),
     }
 }
 
@@ -279,7 +293,63 @@ async fn tccs_are_confirmed_or_cancelled() {
     assert_eq!(w.branches.count("/f-cancel"), 1);
 
     let error = client.tcc("ok", waiting()).await.expect_err("used before");
-    assert_eq!(error.kind(), ErrorKind::WrongState);
+    assert_eq!(error.kind(), ErrorKind::Refused);
+}
+
+/// A run that died has registered two branches. Another one under its gid would confirm both, although it tries one: it is refused.
+#[tokio::test]
+async fn a_gid_whose_run_died_is_not_taken_up() {
+    let w = World::start().await;
+    let client = client(&w);
+    let short = Options {
+        timeout_to_fail: 2,
+        ..Options::default()
+    };
+    let mut died = client.tcc("again", short.clone()).await.expect("prepared");
+    for name in ["a", "b"] {
+        died.branch(&bank(&w, name)).await.expect("tried");
+    }
+    drop(died);
+    let error = client.tcc("again", short).await.expect_err("used before");
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(error.message().contains("used before"), "{error}");
+    w.dtm.wait_status("again", "failed").await;
+    for name in ["a", "b"] {
+        assert_eq!(w.branches.count(&format!("/{name}-cancel")), 1, "{name}");
+        assert_eq!(w.branches.count(&format!("/{name}-confirm")), 0, "{name}");
+    }
+    // A prepare whose run died before it had a branch leaves nothing to be confirmed.
+    drop(client.tcc("bare", waiting()).await.expect("prepared"));
+    let mut tcc = client.tcc("bare", waiting()).await.expect("as new");
+    tcc.branch(&bank(&w, "c")).await.expect("tried");
+    tcc.submit().await.expect("confirmed");
+}
+
+/// A try whose waiter was dropped is made all the same; nobody saw what came of it, so that it is cancelled.
+#[tokio::test]
+async fn a_try_that_nobody_waited_for_is_cancelled() {
+    let w = World::start().await;
+    let client = client(&w);
+    let gate = Gate::new();
+    w.branches.script("/a-try", [Reply::ok().behind(&gate)]);
+    let mut tcc = client.tcc("given-up", waiting()).await.expect("prepared");
+    let a = bank(&w, "a");
+    tokio::select! {
+        ended = tcc.branch(&a) => panic!("the gate is closed: {ended:?}"),
+        _ = w.branches.wait("/a-try", 1) => {}
+    }
+    gate.open();
+    // While another one is tried, the first one ends well.
+    tcc.branch(&bank(&w, "b")).await.expect("tried");
+    let error = tcc.submit().await.expect_err("aborted");
+    assert_eq!(error.kind(), ErrorKind::Failure, "{error}");
+    let view = w.dtm.wait_status("given-up", "failed").await;
+    let reason = view.field("rollback_reason");
+    assert!(reason.contains("branch 01 was not waited for"), "{reason}");
+    for name in ["a", "b"] {
+        assert_eq!(w.branches.count(&format!("/{name}-cancel")), 1, "{name}");
+        assert_eq!(w.branches.count(&format!("/{name}-confirm")), 0, "{name}");
+    }
 }
 
 /// A participant that adds branches of its own to the transaction it is part of.
@@ -295,8 +365,7 @@ async fn a_try_has_branches_of_its_own() {
                 let who = Identity::from_query(&call.query).expect("a branch call");
                 let mut status = 200;
                 if who.op.as_str() == "try" {
-                    let dtm = call.param("dtm");
-                    let nested = client.nested_tcc(&who, &dtm, Options::default());
+                    let nested = client.nested_tcc(&who, Options::default());
                     let mut nested = nested.await.expect("open");
                     let tried = nested.branch(&below).await;
                     let ended = nested.submit().await;
@@ -315,7 +384,7 @@ async fn a_try_has_branches_of_its_own() {
         try_url: format!("http://{}/try", participant.addr),
         confirm: format!("http://{}/confirm", participant.addr),
         cancel: format!("http://{}/cancel", participant.addr),
-        payload: "{}".to_owned(),
+        payload: "{}".into(),
     };
     let mut tcc = client.tcc("nested", waiting()).await.expect("prepared");
     tcc.branch(&above).await.expect("tried");
@@ -335,4 +404,75 @@ async fn a_try_has_branches_of_its_own() {
     assert_eq!(error.kind(), ErrorKind::Failure);
     w.dtm.wait_status("refused", "failed").await;
     assert_eq!(w.branches.count("/below-cancel"), 1);
+}
+
+/// A log that a test can read.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Each transaction is a span with its gid, and each call an event in it, without what a query holds.
+#[tokio::test]
+async fn transactions_are_spans() {
+    let w = World::start().await;
+    let (client, log) = (client(&w), Log::default());
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    // While there is one only, an event that another test comes to first is taken to interest nobody, in this thread too.
+    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _here = tracing::subscriber::set_default(subscriber);
+    client
+        .submit(&transfer(&w, "spanned", waiting()))
+        .await
+        .expect("succeeded");
+    let mut tcc = client.tcc("tried", waiting()).await.expect("prepared");
+    tcc.branch(&bank(&w, "a?secret=x")).await.expect("tried");
+    tcc.submit().await.expect("confirmed");
+    let nobody = Client::new(&format!("http://127.0.0.1:{}", free_port())).expect("a client");
+    let _ = nobody.submit(&transfer(&w, "alone", waiting())).await;
+
+    let text = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("UTF-8");
+    let has = |words: &[&str]| {
+        text.lines()
+            .any(|line| words.iter().all(|word| line.contains(word)))
+    };
+    assert!(
+        has(&[
+            "DEBUG",
+            "saga{gid=\"spanned\"}",
+            "answered",
+            "/submit",
+            "status=200"
+        ]),
+        "{text}"
+    );
+    assert!(
+        has(&[
+            "DEBUG",
+            "tcc{gid=\"tried\"}",
+            "answered",
+            "/a",
+            "status=200"
+        ]),
+        "{text}"
+    );
+    assert!(
+        has(&["WARN", "saga{gid=\"alone\"}", "not answered"]),
+        "{text}"
+    );
+    assert!(!text.contains("secret"), "{text}");
 }

@@ -8,6 +8,7 @@ mod grpc;
 mod json;
 mod listen;
 mod server;
+mod tls;
 mod wait;
 mod world;
 
@@ -17,5 +18,6 @@ pub use grpc::{GrpcClient, GrpcStatus, branch_request, dtm_request, framed};
 pub use json::{elements, keys, member, members};
 pub use listen::{Call, Listener, Response, listen};
 pub use server::{DURABLE, Finished, Server, Settings, free_port, run};
+pub use tls::{certificate, within_tls};
 pub use wait::{DEADLINE, eventually, until};
 pub use world::{World, merge};

@@ -172,11 +172,9 @@ impl World {
                 };
                 let result = match wrote {
                     Wrote::Done | Wrote::Same => Ok(()),
-                    Wrote::WrongStatus(s) => {
-                        Err(amends::Error::wrong_state(Some(s), "wrong state"))
-                    }
-                    Wrote::Unknown => Err(amends::Error::wrong_state(None, "unknown")),
-                    _ => Err(amends::Error::new(ErrorKind::Refused, "refused")),
+                    Wrote::WrongStatus(s) => Err(amends::Error::refused(Some(s), "wrong state")),
+                    Wrote::Unknown => Err(amends::Error::refused(None, "unknown")),
+                    _ => Err(amends::Error::new(ErrorKind::RowRefused, "refused")),
                 };
                 self.answer(tx, ask, &verb, result);
             }

@@ -3,7 +3,7 @@
 use crate::machine::Statement;
 use crate::participant::{Dialect, ParamStyle};
 use sqlx::error::DatabaseError;
-use sqlx::{AssertSqlSafe, Database, Error, Pool, Row, Transaction};
+use sqlx::{AssertSqlSafe, Database, Error, Row};
 use std::future::Future;
 
 /// A database that barriers can be run on.
@@ -13,14 +13,16 @@ pub trait Backend: Database<Connection: Send> + Sized {
     /// How it writes parameters.
     const STYLE: ParamStyle;
 
+    /// Begins a transaction where a plain `BEGIN` is not enough: SQLite takes its write lock, MySQL is not to commit by itself what follows
+    /// a rollback that the user's code has not noticed.
+    const BEGIN: Option<&'static str>;
+    /// What is to be set back when it has ended.
+    const RESTORE: Option<&'static str>;
+    /// Returns its parameter.
+    const ECHO: &'static str;
+
     /// The database's own number of an error, where it has one beside the SQLSTATE.
     fn errno(error: &dyn DatabaseError) -> Option<i64>;
-
-    /// Begins a transaction on a connection of the pool.
-    fn begin(
-        pool: &Pool<Self>,
-        immediate: bool,
-    ) -> impl Future<Output = Result<Transaction<'static, Self>, Error>> + Send;
 
     /// Runs a statement; how many rows it changed.
     fn exec(
@@ -36,33 +38,25 @@ pub trait Backend: Database<Connection: Send> + Sized {
 }
 
 macro_rules! backend {
-    ($feature:literal, $db:ty, $dialect:expr, $style:expr, $errno:expr, $immediate:literal) => {
+    ($feature:literal, $db:ty, $dialect:expr, $style:expr, $errno:expr, $begin:expr, $restore:expr, $echo:literal) => {
         #[cfg(feature = $feature)]
         impl Backend for $db {
             const DIALECT: Dialect = $dialect;
             const STYLE: ParamStyle = $style;
+            const BEGIN: Option<&'static str> = $begin;
+            const RESTORE: Option<&'static str> = $restore;
+            const ECHO: &'static str = $echo;
 
             fn errno(error: &dyn DatabaseError) -> Option<i64> {
                 ($errno)(error)
             }
 
-            async fn begin(
-                pool: &Pool<Self>,
-                immediate: bool,
-            ) -> Result<Transaction<'static, Self>, Error> {
-                let pool = pool.clone();
-                // In a task of its own: whoever gives up while it begins would hand a connection back with a transaction open on it.
-                let begun = tokio::spawn(async move {
-                    if immediate {
-                        pool.begin_with($immediate).await
-                    } else {
-                        pool.begin().await
-                    }
-                });
-                begun.await.unwrap_or(Err(Error::WorkerCrashed))
-            }
-
             async fn exec(conn: &mut Self::Connection, s: Statement) -> Result<u64, Error> {
+                // MySQL prepares no XA statements, they go by the text protocol.
+                if s.params.is_empty() {
+                    let done = sqlx::raw_sql(AssertSqlSafe(s.sql)).execute(conn).await?;
+                    return Ok(done.rows_affected());
+                }
                 // Texts of our own; what comes from outside is a parameter.
                 let mut query = sqlx::query(AssertSqlSafe(s.sql));
                 for param in s.params {
@@ -95,7 +89,9 @@ backend!(
         let error = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?;
         Some(i64::from(error.number()))
     },
-    "BEGIN"
+    Some("set @amends_autocommit = @@autocommit, autocommit = 0; begin"),
+    Some("set autocommit = @amends_autocommit"),
+    "select ?"
 );
 backend!(
     "sqlx-postgres",
@@ -103,7 +99,9 @@ backend!(
     Dialect::Postgres,
     ParamStyle::Dollar,
     |_: &dyn DatabaseError| None,
-    "BEGIN"
+    None,
+    None,
+    "select $1"
 );
 backend!(
     "sqlx-sqlite",
@@ -111,5 +109,7 @@ backend!(
     Dialect::Sqlite,
     ParamStyle::Question,
     |error: &dyn DatabaseError| error.code()?.parse().ok(),
-    "BEGIN IMMEDIATE"
+    Some("BEGIN IMMEDIATE"),
+    None,
+    "select ?"
 );

@@ -1,8 +1,7 @@
 use super::*;
-use crate::machine::Request;
+use crate::machine::{Request, answer};
 use crate::participant::testing::{Db, word};
 use crate::participant::{Dialect, ParamStyle};
-use bytes::Bytes;
 
 const GID: &str = "g";
 
@@ -42,7 +41,7 @@ impl World {
         };
         if from.contains(&self.status) {
             self.status = to;
-            return answer(200, r#"{"dtm_result":"SUCCESS"}"#.to_owned());
+            return answer(200, r#"{"dtm_result":"SUCCESS"}"#);
         }
         answer(
             409,
@@ -69,7 +68,7 @@ impl World {
         &mut self,
         mut machine: Commit,
         mut disturb: impl FnMut(&mut World, &StepKind) -> Option<Fact>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Output, Error> {
         loop {
             let step = machine.poll().expect("a step");
             if let StepKind::Done(result) = step.kind {
@@ -96,14 +95,6 @@ impl World {
                 Err(error) => panic!("{error}"),
             };
         }
-    }
-}
-
-fn answer(status: u16, body: String) -> Fact {
-    Fact::Answer {
-        status,
-        body: Bytes::from(body),
-        message: String::new(),
     }
 }
 
@@ -147,6 +138,45 @@ fn a_failure_withdraws_the_message() {
         assert_eq!((error.kind(), error.message()), (kind, "no"));
         assert_eq!((w.status, w.committed()), ("failed", false));
     }
+}
+
+#[test]
+fn what_is_withdrawn_cannot_be_committed_by_another_run() {
+    let mut w = World::default();
+    let refuse = |_: &mut World, step: &StepKind| {
+        matches!(step, StepKind::RunUser(_)).then(|| Fact::UserFailed {
+            kind: ErrorKind::Failure,
+            message: "no".to_owned(),
+        })
+    };
+    w.run(machine(), refuse).expect_err("refused");
+    let last = |word: &str| w.log.iter().rposition(|w| w == word);
+    assert!(
+        last("commit") < last("abort"),
+        "the mark comes first: {:?}",
+        w.log
+    );
+    // Another run had prepared before: it meets the mark.
+    w.status = "prepared";
+    let error = w.run(machine(), calm).expect_err("shut out");
+    assert_eq!(
+        (error.kind(), error.committed()),
+        (ErrorKind::Duplicated, Some(false))
+    );
+    assert!(!w.committed());
+
+    // Withdrawn by somebody else between the commit and the submit: that is no success.
+    let mut w = World::default();
+    let withdraw = |w: &mut World, step: &StepKind| {
+        let submits = matches!(step, StepKind::Call(r) if r.url.ends_with("/submit"));
+        if submits {
+            w.status = "failed";
+        }
+        None
+    };
+    let error = w.run(machine(), withdraw).expect_err("never delivered");
+    assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.message().contains("withdrawn"), "{error}");
 }
 
 #[test]
@@ -206,7 +236,7 @@ fn a_gid_that_was_used_before_says_what_became_of_it() {
     w.status = "";
     let error = w.run(machine(), calm).expect_err("used");
     assert_eq!(error.kind(), ErrorKind::Duplicated);
-    assert!(error.message().contains("committed"), "{error}");
+    assert_eq!(error.committed(), Some(true), "{error}");
     assert_eq!(w.status, "submitted");
 
     let mut w = World {
@@ -216,8 +246,46 @@ fn a_gid_that_was_used_before_says_what_became_of_it() {
     w.ask();
     w.status = "";
     let error = w.run(machine(), calm).expect_err("used");
-    assert!(error.message().contains("rolled back"), "{error}");
+    assert_eq!(error.committed(), Some(false), "{error}");
     assert_eq!((w.status, w.committed()), ("failed", false));
+}
+
+/// Of two runs under one gid, the one that fails never reports what the other did as its own.
+#[test]
+fn a_run_that_failed_beside_one_that_committed_is_a_duplicate() {
+    let mut w = World::default();
+    w.run(machine(), calm).expect("committed");
+    w.status = "";
+    let broken = |_: &mut World, step: &StepKind| {
+        matches!(step, StepKind::Exec(s) if s.params[5] == "msg").then(|| Fact::DbFailed {
+            sqlstate: Some("53200".to_owned()),
+            errno: None,
+            message: "out of memory".to_owned(),
+        })
+    };
+    let error = w.run(machine(), broken).expect_err("not this one");
+    assert_eq!(
+        (error.kind(), error.committed()),
+        (ErrorKind::Duplicated, Some(true))
+    );
+    assert_eq!(w.status, "submitted", "and that one is delivered");
+}
+
+/// The user's code committed by itself: the message goes with the row, and the user hears of it.
+#[test]
+fn a_local_transaction_that_was_ended_by_its_code_is_reported() {
+    let mut w = World::default();
+    let mut guarded = false;
+    let ended = |w: &mut World, step: &StepKind| {
+        let guard = matches!(step, StepKind::Query(_)) && !std::mem::replace(&mut guarded, true);
+        guard.then(|| {
+            w.db.step(&StepKind::Commit);
+            Fact::Text(Some(String::new()))
+        })
+    };
+    let error = w.run(machine(), ended).expect_err("not one change");
+    assert_eq!(error.kind(), ErrorKind::HalfDone);
+    assert_eq!((w.status, w.committed()), ("submitted", true));
 }
 
 #[test]
@@ -227,7 +295,10 @@ fn nothing_is_done_here_before_it_is_prepared() {
         ..World::default()
     };
     let error = w.run(machine(), calm).expect_err("refused");
-    assert_eq!(error.kind(), ErrorKind::WrongState);
+    assert_eq!(
+        (error.kind(), error.committed()),
+        (ErrorKind::Duplicated, Some(false))
+    );
     assert_eq!(w.log, ["prepare"]);
 
     let mut w = World::default();

@@ -1,5 +1,7 @@
 use super::*;
 use crate::coordinator::admit;
+use crate::error::ErrorKind;
+use crate::machine::{Fact, Machine, Output, StepKind, answer};
 use std::collections::BTreeMap;
 
 fn defined(body: &[u8]) -> crate::coordinator::Definition {
@@ -77,14 +79,6 @@ fn what_the_coordinator_would_refuse_is_refused_here() {
     }
 }
 
-fn answer(status: u16, body: &'static str) -> Fact {
-    Fact::Answer {
-        status,
-        body: Bytes::from_static(body.as_bytes()),
-        message: String::new(),
-    }
-}
-
 fn no_answer(sent: bool) -> Fact {
     Fact::NoAnswer {
         sent,
@@ -93,7 +87,7 @@ fn no_answer(sent: bool) -> Fact {
 }
 
 /// Submits and reports these facts for its calls; how often it slept in between, and its end.
-fn submit(facts: Vec<Fact>) -> (usize, Result<Outcome, Error>) {
+fn submit(facts: Vec<Fact>) -> (usize, Result<Output, Error>) {
     let server = Server::new("http://h:1", 3_000);
     let mut saga = Saga::new("g", Options::default());
     saga.step("http://h/a", "", "{}");
@@ -147,6 +141,20 @@ fn a_submit_is_repeated_until_somebody_answers() {
         "it may have arrived"
     );
     assert_eq!(submit(none(true)).0, 3);
+    // So is one at which the coordinator broke; what it said stays, whatever words it is made of.
+    let broken = || answer(500, r#"{"message":"panic in FAILURE_HANDLER"}"#);
+    assert_eq!(kind(vec![broken(), ok()]), None);
+    let (pauses, result) = submit((0..4).map(|_| broken()).collect());
+    let error = result.expect_err("broken");
+    assert_eq!((pauses, error.kind()), (3, ErrorKind::OutcomeUnknown));
+    assert_eq!(error.message(), "panic in FAILURE_HANDLER");
+    // An attempt that nobody answered may have been taken, whatever is said of a later one.
+    for status in [400, 401, 413] {
+        let later = kind(vec![no_answer(true), answer(status, "{}")]);
+        assert_eq!(later, Some(ErrorKind::OutcomeUnknown), "{status}");
+        let alone = kind(vec![no_answer(false), answer(status, "{}")]);
+        assert_ne!(alone, later, "{status}: nothing was sent before");
+    }
     // Refusals are not repeated.
     assert_eq!(kind(vec![answer(400, "{}")]), Some(ErrorKind::Invalid));
     assert_eq!(kind(vec![answer(425, "{}")]), Some(ErrorKind::Ongoing));
@@ -156,6 +164,11 @@ fn a_submit_is_repeated_until_somebody_answers() {
     let succeed =
         r#"{"message":"current status 'succeed', cannot sumbmit. FAILURE","status":"succeed"}"#;
     assert_eq!(kind(vec![no_answer(true), ended(succeed)]), None);
+    assert_eq!(kind(vec![broken(), ended(succeed)]), None);
+    // DTM's coordinator has the status in its text only.
+    let in_text =
+        r#"{"dtm_result":"FAILURE","message":"current status 'succeed', cannot sumbmit. FAILURE"}"#;
+    assert_eq!(kind(vec![no_answer(true), ended(in_text)]), None);
     let rolled =
         r#"{"message":"current status 'failed', cannot sumbmit. FAILURE","status":"failed"}"#;
     assert_eq!(
@@ -163,5 +176,58 @@ fn a_submit_is_repeated_until_somebody_answers() {
         Some(ErrorKind::Failure)
     );
     // Without an attempt of ours it is somebody else's gid.
-    assert_eq!(kind(vec![ended(succeed)]), Some(ErrorKind::WrongState));
+    assert_eq!(kind(vec![ended(succeed)]), Some(ErrorKind::Refused));
+}
+
+/// JSON cannot hold what is no text; a message of gRPC can.
+#[test]
+fn a_payload_that_is_no_text_goes_over_grpc_only() {
+    use crate::wire::grpc::dtmgimp::DtmRequest;
+    use prost::Message as _;
+    let mut saga = Saga::new("g", Options::default());
+    saga.step("h:1/a.B/C", "", b"\xff\x00");
+    let error = saga
+        .request(&Server::new("http://h:1", 3_000))
+        .expect_err("no text");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let request = saga
+        .request(&Server::new("grpc://h:1", 3_000))
+        .expect("legal");
+    let sent = DtmRequest::decode(request.body).expect("a message");
+    assert_eq!(sent.bin_payloads, [Bytes::from_static(b"\xff\x00")]);
+}
+
+/// What is to be over by a deadline sleeps no longer than that, and says what happened before.
+#[test]
+fn no_time_for_another_attempt() {
+    for (sent, kind) in [
+        (false, ErrorKind::Unavailable),
+        (true, ErrorKind::OutcomeUnknown),
+    ] {
+        let server = Server::new("http://h:1", 3_000);
+        let mut saga = Saga::new("g", Options::default());
+        saga.step("http://h/a", "", "{}");
+        let mut machine = saga.submit(&server).expect("legal");
+        for fact in [no_answer(sent), Fact::Cancelled] {
+            let step = machine.poll().expect("a step");
+            machine.resolve(step.id, fact).expect("it fits");
+        }
+        let step = machine.poll().expect("a step");
+        let StepKind::Done(Err(error)) = step.kind else {
+            panic!("{step:?}")
+        };
+        assert_eq!((error.kind(), error.message()), (kind, "no connection"));
+    }
+}
+
+/// The coordinator calls by GET whom it has nothing to tell.
+#[test]
+fn an_empty_body_is_null_over_http_and_none_over_grpc() {
+    let server = Server::new("http://h:1", 3_000);
+    let mut saga = Saga::new("g", Options::default());
+    saga.step("http://h/a", "", "");
+    saga.step("grpc://h:1/a.B/C", "", "");
+    let request = saga.request(&server).expect("legal");
+    let body: Value = serde_json::from_slice(&request.body).expect("JSON");
+    assert_eq!(body["payloads"], json!(["null", ""]));
 }

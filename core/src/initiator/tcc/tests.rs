@@ -1,4 +1,8 @@
 use super::*;
+use crate::limits::REASON_MAX;
+use crate::machine::answer;
+use serde_json::json;
+use std::collections::VecDeque;
 
 fn server() -> Server {
     Server::new("http://h:1", 3_000)
@@ -17,15 +21,7 @@ fn bank(name: &str) -> Try {
         try_url: format!("http://{name}/try?x=1"),
         confirm: format!("http://{name}/confirm"),
         cancel: format!("http://{name}/cancel"),
-        payload: r#"{"amount":30}"#.to_owned(),
-    }
-}
-
-fn answer(status: u16, body: &str) -> Fact {
-    Fact::Answer {
-        status,
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        message: String::new(),
+        payload: r#"{"amount":30}"#.to_owned().into(),
     }
 }
 
@@ -34,9 +30,20 @@ fn named(request: &Request) -> String {
     let url = request.url.strip_prefix("http://").expect("HTTP");
     let (host, path) = url.split_once('/').expect("a path");
     match path.strip_prefix("api/dtmsvr/") {
-        Some(route) => route.to_owned(),
+        Some(route) => route.split('?').next().unwrap_or_default().to_owned(),
         None => format!("{host} {}", path.split('?').next().unwrap_or_default()),
     }
+}
+
+/// The answer to a call when all is well.
+fn well(name: &str) -> Fact {
+    answer(
+        200,
+        match name {
+            "query" => r#"{"branches":[],"transaction":{"gid":"g","status":"prepared"}}"#,
+            _ => r#"{"dtm_result":"SUCCESS"}"#,
+        },
+    )
 }
 
 /// Runs a TCC whose user tries these banks at the same time and ends as `user` says. `answers` decides on every call; `None` is success.
@@ -45,7 +52,7 @@ fn run(
     banks: &[&str],
     user: Fact,
     mut answers: impl FnMut(&str, &Request) -> Option<Fact>,
-) -> (Vec<String>, Result<Outcome, Error>) {
+) -> (Vec<String>, Result<Output, Error>) {
     let (mut log, mut user_step, mut branches) = (Vec::new(), None, Vec::new());
     let mut open = VecDeque::new();
     loop {
@@ -68,8 +75,7 @@ fn run(
         match open.pop_front() {
             Some((id, StepKind::Call(request))) => {
                 let name = named(&request);
-                let fact = answers(&name, &request)
-                    .unwrap_or_else(|| answer(200, r#"{"dtm_result":"SUCCESS"}"#));
+                let fact = answers(&name, &request).unwrap_or_else(|| well(&name));
                 log.push(name);
                 tcc.resolve(id, fact).expect("it fits");
             }
@@ -100,6 +106,7 @@ fn registered_tried_and_submitted() {
         log,
         [
             "prepare",
+            "query",
             "registerBranch",
             "registerBranch",
             "a try",
@@ -107,13 +114,17 @@ fn registered_tried_and_submitted() {
             "submit"
         ]
     );
-    let register: Value = serde_json::from_slice(&seen[1].body).expect("JSON");
+    let register: Value = serde_json::from_slice(&seen[2].body).expect("JSON");
     assert_eq!(
         register,
         json!({"gid": "g", "trans_type": "tcc", "branch_id": "01", "confirm": "http://a/confirm",
                "cancel": "http://a/cancel", "data": "{\"amount\":30}"})
     );
-    let tried = &seen[4];
+    assert_eq!(
+        (seen[1].method, &seen[1].url[..]),
+        ("GET", "http://h:1/api/dtmsvr/query?gid=g")
+    );
+    let tried = &seen[5];
     assert_eq!(
         tried.url,
         "http://b/try?x=1&dtm=http%3A%2F%2Fh%3A1%2Fapi%2Fdtmsvr&gid=g&trans_type=tcc&branch_id=02&op=try"
@@ -132,15 +143,12 @@ fn whatever_goes_wrong_in_a_try_ends_in_an_abort() {
         sent: true,
         message: "cut".to_owned(),
     };
-    for (fact, kind) in [
-        (answer(409, "no money"), ErrorKind::Failure),
-        (
-            answer(200, r#"{"dtm_result":"FAILURE"}"#),
-            ErrorKind::Failure,
-        ),
-        (answer(425, ""), ErrorKind::Ongoing),
-        (answer(500, "boom"), ErrorKind::OutcomeUnknown),
-        (lost, ErrorKind::OutcomeUnknown),
+    for fact in [
+        answer(409, "no money"),
+        answer(200, r#"{"dtm_result":"FAILURE"}"#),
+        answer(425, ""),
+        answer(500, "boom"),
+        lost,
     ] {
         // The user says that all is well: not believed.
         let mut reason = String::new();
@@ -154,7 +162,8 @@ fn whatever_goes_wrong_in_a_try_ends_in_an_abort() {
             }
             (name == "b try").then(|| fact.clone())
         });
-        assert_eq!(result.expect_err("aborted").kind(), kind);
+        // Whatever the try was, it is being cancelled.
+        assert_eq!(result.expect_err("aborted").kind(), ErrorKind::Failure);
         assert_eq!(log.last().map(String::as_str), Some("abort"), "{log:?}");
         assert!(!log.contains(&"submit".to_owned()));
         assert!(reason.starts_with("the try of branch 02"), "{reason}");
@@ -179,7 +188,10 @@ fn the_users_error_is_the_reason() {
         None
     });
     assert_eq!(result.expect_err("aborted").kind(), ErrorKind::Database);
-    assert_eq!(log, ["prepare", "registerBranch", "a try", "abort"]);
+    assert_eq!(
+        log,
+        ["prepare", "query", "registerBranch", "a try", "abort"]
+    );
 }
 
 #[test]
@@ -188,8 +200,8 @@ fn a_branch_that_is_not_registered_is_not_tried() {
     let (log, result) = run(tcc(), &["a"], ok(), |name, _| {
         (name == "registerBranch").then(|| answer(409, refused))
     });
-    assert_eq!(result.expect_err("too late").kind(), ErrorKind::WrongState);
-    assert_eq!(log, ["prepare", "registerBranch", "abort"]);
+    assert_eq!(result.expect_err("too late").kind(), ErrorKind::Refused);
+    assert_eq!(log, ["prepare", "query", "registerBranch", "abort"]);
     // An answer that is lost is asked for again, and DTM then says that the row is there.
     let mut first = true;
     let (log, result) = run(tcc(), &["a"], ok(), |name, _| {
@@ -209,6 +221,7 @@ fn a_branch_that_is_not_registered_is_not_tried() {
         log,
         [
             "prepare",
+            "query",
             "registerBranch",
             "registerBranch",
             "a try",
@@ -241,6 +254,63 @@ fn nothing_is_tried_unless_it_is_prepared() {
     assert!(log.iter().all(|name| name == "prepare"));
 }
 
+/// What a run that died has registered is not confirmed by another one.
+#[test]
+fn a_gid_with_branches_is_refused_and_left_alone() {
+    let row = r#"{"gid":"g","branch_id":"02","op":"confirm","status":"prepared"}"#;
+    for (body, status, kind) in [
+        (
+            format!(r#"{{"branches":[{row},{row}],"transaction":{{}}}}"#),
+            200,
+            ErrorKind::Refused,
+        ),
+        // Whoever cannot be asked is not believed to know of none.
+        (
+            "<title>Sign in</title>".to_owned(),
+            200,
+            ErrorKind::Internal,
+        ),
+        (String::new(), 503, ErrorKind::Unavailable),
+    ] {
+        let (mut log, result) = run(tcc(), &["a"], ok(), |name, _| {
+            (name == "query").then(|| answer(status, &body))
+        });
+        assert_eq!(result.expect_err("refused").kind(), kind, "{body}");
+        log.dedup();
+        assert_eq!(log, ["prepare", "query"], "nothing was tried or aborted");
+    }
+    let (_, result) = run(tcc(), &["a"], ok(), |name, _| {
+        (name == "query").then(|| answer(200, r#"{"branches":null,"transaction":{}}"#))
+    });
+    result.expect("DTM has no branches");
+}
+
+#[test]
+fn a_try_that_the_user_gave_up_is_not_confirmed() {
+    let mut tcc = tcc();
+    let mut branch = None;
+    for name in ["prepare", "query", "user", "registerBranch", "a try"] {
+        let step = tcc.poll().expect(name);
+        if name == "user" {
+            branch = Some((step.id, tcc.branch(&bank("a")).expect("a branch")));
+        } else {
+            tcc.resolve(step.id, well(name)).expect("it fits");
+        }
+    }
+    let (user, branch) = branch.expect("the user's turn");
+    tcc.give_up(branch);
+    assert!(tcc.result(branch).is_some_and(|r| r.is_ok()));
+    tcc.resolve(user, ok()).expect("it fits");
+    let abort = tcc.poll().expect("a step");
+    assert!(matches!(abort.kind, StepKind::Call(r) if r.url.ends_with("/abort")));
+    tcc.resolve(abort.id, well("abort")).expect("it fits");
+    let Some(StepKind::Done(Err(error))) = tcc.poll().map(|step| step.kind) else {
+        panic!("aborted");
+    };
+    assert_eq!(error.kind(), ErrorKind::Failure);
+    assert!(error.message().contains("was not waited for"), "{error}");
+}
+
 #[test]
 fn branches_of_a_branch_are_left_to_who_began() {
     let who = Identity::new("tcc", "g", "01", "try").expect("an identity");
@@ -270,9 +340,10 @@ fn branches_of_a_branch_are_left_to_who_began() {
 fn branches_are_limited_and_need_the_users_code() {
     let mut tcc = tcc();
     assert!(tcc.branch(&bank("a")).is_err(), "not yet");
-    let prepare = tcc.poll().expect("prepare");
-    tcc.resolve(prepare.id, answer(200, r#"{"dtm_result":"SUCCESS"}"#))
-        .expect("it fits");
+    for name in ["prepare", "query"] {
+        let step = tcc.poll().expect(name);
+        tcc.resolve(step.id, well(name)).expect("it fits");
+    }
     let user = tcc.poll().expect("the user");
     assert!(matches!(user.kind, StepKind::RunUser(_)));
     let ftp = Try {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::answer;
 use crate::participant::testing::{Db, word};
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ fn db_failed(sqlstate: &str, errno: i64) -> Fact {
     }
 }
 
-fn barrier(result: Result<Outcome, Error>) -> Option<BarrierResult> {
+fn barrier(result: Result<Output, Error>) -> Option<BarrierResult> {
     result.expect("it succeeds").barrier
 }
 
@@ -40,7 +41,10 @@ fn managed_runs_begin_and_commit() {
         (done.barrier, &done.value[..]),
         (Some(BarrierResult::Executed), &b"done"[..])
     );
-    assert_eq!(db.log, ["begin", "exec", "user", "query", "commit"]);
+    assert_eq!(
+        db.log,
+        ["begin", "exec", "savepoint", "user", "release", "commit"]
+    );
     db.log.clear();
     assert_eq!(
         barrier(db.run(action(), calm)),
@@ -93,18 +97,26 @@ fn postgres_is_asked_whether_it_had_aborted() {
     assert_eq!(db.log, ["begin", "exec", "user", "query", "commit"]);
 }
 
-/// MySQL rolls back the whole transaction at a deadlock, and the session goes on without one: our row is gone.
+/// MySQL rolls back the whole transaction at a deadlock, and the session goes on in another one: the savepoint and our row are gone. What
+/// that other one holds is rolled back, too.
 #[test]
 fn a_transaction_that_is_gone_is_never_executed() {
-    for reason in [None, Some("compensate".to_owned())] {
+    for (dialect, reason) in [
+        (Dialect::MySql, None),
+        (Dialect::Postgres, None),
+        (Dialect::Postgres, Some("compensate".to_owned())),
+    ] {
         let mut db = Db::default();
-        let gone = |_: usize, kind: &StepKind| {
-            matches!(kind, StepKind::Query(_)).then(|| Fact::Text(reason.clone()))
+        let gone = |_: usize, kind: &StepKind| match word(kind) {
+            "release" => Some(db_failed("42000", 1305)),
+            "query" => Some(Fact::Text(reason.clone())),
+            _ => None,
         };
-        let action = run_of(Dialect::MySql, "saga", "action", Mode::Managed);
+        let action = run_of(dialect, "saga", "action", Mode::Managed);
         let error = db.run(action, gone).expect_err("never executed");
-        assert_eq!(error.kind(), ErrorKind::Aborted);
-        assert_eq!(db.log, ["begin", "exec", "user", "rollback"]);
+        assert_eq!(error.kind(), ErrorKind::Aborted, "{dialect}");
+        assert_eq!(db.log.last().map(String::as_str), Some("rollback"));
+        assert!(db.committed.is_empty());
     }
 }
 
@@ -165,6 +177,51 @@ fn a_commit_whose_answer_is_lost_is_unknown() {
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     assert_eq!(error.kind().branch_answer().http, 500, "asked again");
     assert!(db.detached);
+}
+
+/// What is answered to a COMMIT is definite, unless it says that nobody knows.
+#[test]
+fn a_commit_that_is_refused_is_rolled_back() {
+    for (dialect, sqlstate, errno) in [
+        (Dialect::Postgres, "23503", 0),
+        (Dialect::MySql, "HY000", 3101),
+        (Dialect::Sqlite, "787", 787),
+    ] {
+        let mut db = Db::default();
+        let refused = |_: usize, kind: &StepKind| {
+            matches!(kind, StepKind::Commit).then(|| db_failed(sqlstate, errno))
+        };
+        let action = run_of(dialect, "saga", "action", Mode::Managed);
+        let error = db.run(action, refused).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Database, "{dialect}");
+        assert_eq!(db.log.last().map(String::as_str), Some("rollback"));
+        assert!(db.committed.is_empty() && !db.detached);
+    }
+}
+
+/// The user's code committed by itself: seen by the guard, or by SQLite's COMMIT; never executed, and the connection is closed.
+#[test]
+fn a_transaction_that_the_users_code_ended_is_half_done() {
+    for (dialect, row) in [
+        // MySQL sees the row only, MariaDB that it is of another transaction as well.
+        (Dialect::MySql, Some("action")),
+        (Dialect::MySql, Some("")),
+        (Dialect::Postgres, Some("")),
+        (Dialect::Sqlite, None),
+    ] {
+        let mut db = Db::default();
+        let ended = |_: usize, kind: &StepKind| match word(kind) {
+            "release" => Some(db_failed("42000", 1305)),
+            "query" => row.map(|row| Fact::Text(Some(row.to_owned()))),
+            "commit" => Some(db_failed("1", 1)),
+            _ => None,
+        };
+        let action = run_of(dialect, "saga", "action", Mode::Managed);
+        let error = db.run(action, ended).expect_err("never executed");
+        assert_eq!(error.kind(), ErrorKind::HalfDone, "{dialect}");
+        assert_eq!(error.kind().branch_answer().http, 500);
+        assert!(db.detached, "{dialect}");
+    }
 }
 
 #[test]
@@ -254,10 +311,14 @@ fn a_check_back_commits_before_it_answers() {
     .expect("a run");
     let error = db.run(local.clone(), calm).expect_err("too late");
     assert_eq!(error.kind(), ErrorKind::Duplicated);
+    assert_eq!(error.committed(), Some(false));
     assert_eq!(db.log.last().map(String::as_str), Some("rollback"));
 
     let mut db = Db::default();
-    db.run(local, calm).expect("committed");
+    db.run(local.clone(), calm).expect("committed");
+    let error = db.run(local, calm).expect_err("used before");
+    assert_eq!(error.kind(), ErrorKind::Duplicated);
+    assert_eq!(error.committed(), Some(true));
     db.run(check(), calm).expect("it was committed");
     // An error of the database is no answer.
     let down = |_: usize, kind: &StepKind| {
@@ -318,11 +379,7 @@ fn facts_that_do_not_fit_change_nothing() {
         Fact::Affected(1),
         Fact::Text(None),
         Fact::UserOk(Bytes::new()),
-        Fact::Answer {
-            status: 200,
-            body: Bytes::new(),
-            message: String::new(),
-        },
+        answer(200, ""),
     ] {
         assert!(machine.resolve(step.id, wrong).is_err());
     }
@@ -333,4 +390,16 @@ fn facts_that_do_not_fit_change_nothing() {
         "it has ended"
     );
     assert_eq!(word(&machine.poll().expect("a step").kind), "exec");
+}
+
+#[test]
+fn a_message_has_one_row() {
+    for (branch_id, part) in [("01", "01"), ("00", "02"), ("00", "stock")] {
+        let who = Identity::new("msg", "g", branch_id, "msg").expect("an identity");
+        let run = BarrierRun::new(place(Dialect::MySql), who, part, Mode::Managed, 7);
+        let error = run.expect_err("no check-back would look there");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{branch_id} {part}");
+    }
+    let receiver = Identity::new("msg", "g", "01", "action").expect("an identity");
+    assert!(BarrierRun::new(place(Dialect::MySql), receiver, "02", Mode::Managed, 7).is_ok());
 }

@@ -1,6 +1,7 @@
 //! Branch calls over gRPC: where a URL leads, and what is sent there (dtm-server.md 7.4).
 
 use super::workflow::WorkflowData;
+use crate::branch::IDENTITY_METADATA;
 use crate::error::Error;
 use crate::outcome::Purpose;
 use crate::time::Millis;
@@ -113,26 +114,12 @@ impl GrpcCall {
         timeout: Millis,
     ) -> GrpcCall {
         let mut metadata = Vec::with_capacity(5 + headers.len());
-        let own = [
-            ("dtm-gid", t.gid.as_str()),
-            ("dtm-trans_type", t.trans_type.as_str()),
-            ("dtm-branch_id", t.branch_id),
-            ("dtm-op", t.op.as_str()),
-            ("dtm-dtm", ""),
-        ];
+        let texts = t.identity().map(|(_, text)| text);
+        let own = IDENTITY_METADATA.into_iter().zip(texts);
+        let own = own.chain([("dtm-dtm", "")]);
         metadata.extend(own.map(|(key, value)| (Cow::from(key), Cow::from(value.to_owned()))));
-        for (key, value) in headers {
-            let key = key.to_ascii_lowercase();
-            if of_the_call(&key) {
-                continue;
-            }
-            let value = if key.ends_with("-bin") {
-                BASE64.encode(value)
-            } else {
-                value.clone()
-            };
-            metadata.push((key.into(), value.into()));
-        }
+        let more = metadata_of(headers);
+        metadata.extend(more.map(|(key, value)| (Cow::from(key), Cow::from(value))));
         let message = match t.purpose {
             Purpose::Callback => Bytes::from(
                 WorkflowData {
@@ -149,6 +136,22 @@ impl GrpcCall {
             timeout,
         }
     }
+}
+
+/// A transaction's headers as metadata, without those that belong to the call itself.
+pub fn metadata_of(headers: &BTreeMap<String, String>) -> impl Iterator<Item = (String, String)> {
+    headers.iter().filter_map(|(key, value)| {
+        let key = key.to_ascii_lowercase();
+        if of_the_call(&key) {
+            return None;
+        }
+        let value = if key.ends_with("-bin") {
+            BASE64.encode(value)
+        } else {
+            value.clone()
+        };
+        Some((key, value))
+    })
 }
 
 /// Refuses what cannot be sent as metadata, where it is about to be stored for gRPC calls: values are printable ASCII, keys letters, digits

@@ -1,6 +1,7 @@
 //! A transaction and its branches as `amends.v1.Operations` shows them.
 
-use super::{succeeded, v1};
+use super::v1;
+use crate::branch::BranchStatus;
 use crate::coordinator::Transaction;
 use crate::coordinator::transaction::Row;
 use crate::options::Policy;
@@ -93,7 +94,7 @@ fn branch(row: &Row) -> v1::Branch {
         create_time: time(row.created),
         update_time: time(changed.unwrap_or(row.created)),
         finish_time: changed
-            .filter(|_| succeeded(row.state.status))
+            .filter(|_| row.state.status == BranchStatus::Succeed)
             .and_then(time),
         retry_count: row.state.errors,
         last_error: row.state.error.clone(),

@@ -1,6 +1,5 @@
 //! gRPC status codes: what a branch's mean, and which an error of ours has (dtm-server.md 7.6, rules.md 2.1).
 
-use crate::error::ErrorKind;
 use crate::outcome::Outcome;
 
 /// A gRPC status code.
@@ -31,18 +30,26 @@ const NAMES: [&str; 17] = [
 impl Code {
     /// Done.
     pub const OK: Code = Code(0);
+    /// Somebody gave up on the call.
+    pub const CANCELLED: Code = Code(1);
     /// Malformed or out of limits.
     pub const INVALID_ARGUMENT: Code = Code(3);
+    /// The call took too long.
+    pub const DEADLINE_EXCEEDED: Code = Code(4);
     /// Unknown gid or topic.
     pub const NOT_FOUND: Code = Code(5);
     /// It is there already.
     pub const ALREADY_EXISTS: Code = Code(6);
+    /// The caller may not do this.
+    pub const PERMISSION_DENIED: Code = Code(7);
     /// Larger than the limit.
     pub const RESOURCE_EXHAUSTED: Code = Code(8);
     /// From a branch: ongoing. From the coordinator: not ended yet, or a workflow's registration refused.
     pub const FAILED_PRECONDITION: Code = Code(9);
     /// From a branch: failure, roll back. From the coordinator: wrong state, or rolled back.
     pub const ABORTED: Code = Code(10);
+    /// There is no such method.
+    pub const UNIMPLEMENTED: Code = Code(12);
     /// A fault of the callee.
     pub const INTERNAL: Code = Code(13);
     /// The store cannot take the write now.
@@ -66,27 +73,5 @@ pub fn classify_grpc(code: Code, message: &str) -> Outcome {
         Code::FAILED_PRECONDITION => Outcome::Ongoing,
         _ if message.is_empty() => Outcome::Error(format!("answered {}", code.name())),
         _ => Outcome::Error(format!("answered {}: {message}", code.name())),
-    }
-}
-
-/// The code of an error (rules.md 2.1). A refused registration of a workflow is not ABORTED: DTM's Go client would take that for a
-/// business failure and roll back.
-pub fn code_of(kind: ErrorKind) -> Code {
-    match kind {
-        ErrorKind::Invalid => Code::INVALID_ARGUMENT,
-        ErrorKind::UnknownGid | ErrorKind::TopicNotFound => Code::NOT_FOUND,
-        ErrorKind::WrongState | ErrorKind::Failure => Code::ABORTED,
-        ErrorKind::Refused | ErrorKind::Ongoing => Code::FAILED_PRECONDITION,
-        ErrorKind::TooLarge => Code::RESOURCE_EXHAUSTED,
-        ErrorKind::UrlExists => Code::ALREADY_EXISTS,
-        ErrorKind::Unavailable => Code::UNAVAILABLE,
-        ErrorKind::Unauthorized => Code::UNAUTHENTICATED,
-        ErrorKind::Internal
-        | ErrorKind::Duplicated
-        | ErrorKind::Aborted
-        | ErrorKind::Conflict
-        | ErrorKind::Database
-        | ErrorKind::OutcomeUnknown
-        | ErrorKind::HalfDone => Code::INTERNAL,
     }
 }

@@ -226,26 +226,6 @@ fn answers_by_status_code() {
 }
 
 #[test]
-fn errors_have_the_codes_of_the_rules() {
-    for (kind, want) in [
-        (ErrorKind::Invalid, "INVALID_ARGUMENT"),
-        (ErrorKind::UnknownGid, "NOT_FOUND"),
-        (ErrorKind::WrongState, "ABORTED"),
-        (ErrorKind::Refused, "FAILED_PRECONDITION"),
-        (ErrorKind::TooLarge, "RESOURCE_EXHAUSTED"),
-        (ErrorKind::Failure, "ABORTED"),
-        (ErrorKind::Ongoing, "FAILED_PRECONDITION"),
-        (ErrorKind::TopicNotFound, "NOT_FOUND"),
-        (ErrorKind::UrlExists, "ALREADY_EXISTS"),
-        (ErrorKind::Unavailable, "UNAVAILABLE"),
-        (ErrorKind::Unauthorized, "UNAUTHENTICATED"),
-        (ErrorKind::Internal, "INTERNAL"),
-    ] {
-        assert_eq!(code_of(kind).name(), want);
-    }
-}
-
-#[test]
 fn requests_mean_what_their_http_bodies_mean() {
     let mut req = dtmgimp::DtmRequest {
         gid: "g".to_owned(),

@@ -190,7 +190,7 @@ fn every_kind_of_error_has_its_answer() {
     let plain = |kind| Error::new(kind, "text");
     let of = |e: &Error| {
         (
-            status_of(e),
+            e.kind().coordinator_answer().http,
             String::from_utf8(error_body(e)).expect("text"),
         )
     };
@@ -208,7 +208,7 @@ fn every_kind_of_error_has_its_answer() {
         of(&ongoing),
         (425, r#"{"dtm_result":"ONGOING","message":"text"}"#.into())
     );
-    let state = Error::wrong_state(
+    let state = Error::refused(
         Some(Status::Succeed),
         "current status 'succeed', cannot sumbmit. FAILURE",
     );
@@ -220,7 +220,7 @@ fn every_kind_of_error_has_its_answer() {
         of(&plain(ErrorKind::Failure)),
         (409, r#"{"dtm_result":"FAILURE","message":"text"}"#.into())
     );
-    let refused = plain(ErrorKind::Refused).with_status(Status::Failed);
+    let refused = plain(ErrorKind::RowRefused).with_status(Status::Failed);
     assert_eq!(
         of(&refused),
         (409, r#"{"message":"text","status":"failed"}"#.into())

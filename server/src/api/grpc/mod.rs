@@ -9,7 +9,7 @@ use super::listen::{BodyError, read_body};
 use super::{Api, caught, log_fault};
 use crate::metrics::Front;
 use amends::Error;
-use amends::wire::grpc::{DESCRIPTORS, code_of};
+use amends::wire::grpc::DESCRIPTORS;
 use bytes::Bytes;
 use dtm::{DtmServer, DtmService};
 use futures_util::future::BoxFuture;
@@ -217,7 +217,7 @@ fn operator<T>(api: &Api, request: &tonic::Request<T>) -> Result<(), Status> {
 /// headers only.
 fn status(error: &Error) -> Status {
     log_fault(error);
-    let code = Code::from_i32(code_of(error.kind()).0);
+    let code = Code::from_i32(error.kind().coordinator_answer().grpc);
     let (mut encoded, text) = (0, error.message());
     let end = text.char_indices().find(|(_, c)| {
         let plain = c.is_ascii_graphic() && *c != '%' || *c == ' ';

@@ -7,12 +7,13 @@ use super::codec::{self, Head, KvValue};
 use super::queue::{Answer, Command, CreateAnswer, Queued, SaveAnswer};
 use super::read;
 use super::shared::{Place, Shared};
+use crate::hash::HashMap;
 use amends::coordinator::record::{Index, Part, Save};
 use amends::{Gid, Status, TransType};
 use bytes::Bytes;
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Where the state of a record is on the disk.

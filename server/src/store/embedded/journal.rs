@@ -112,7 +112,7 @@ pub(super) fn without_zeros(journal: &[u8]) -> &[u8] {
 
 const PAGE: usize = 4_096;
 
-fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 4_096] = [0; 4_096];
     bytes
         .chunks(ZEROS.len())

@@ -1,63 +1,130 @@
 //! The one writer thread: takes what waits, checks and collects it as one batch, commits and syncs it, then wakes the callers.
 
+use super::ahead::Ahead;
 use super::group::Group;
+use super::open::DATA;
 use super::queue::{Answer, Command, Queued};
 use super::shared::Shared;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
-/// Who writes beside at least this many others may be kept waiting for more (rules.md 7.3).
-const GATHER_FROM: usize = 8;
+/// Writes of a group that make it a large one: who is among so many may be kept waiting for more (rules.md 7.3).
+const MANY: usize = 8;
 /// Longer pauses save no processor time worth having.
 const GATHER_MAX: Duration = Duration::from_micros(500);
 
 /// Runs until the queue is closed and empty, or the store failed.
-pub(super) fn run(shared: &Arc<Shared>) {
-    if catch_unwind(AssertUnwindSafe(|| write_groups(shared))).is_err() {
+pub(super) fn run(shared: &Arc<Shared>, runtime: Option<Handle>) {
+    let mut writer = Writer {
+        group: Group::new(shared.clone()),
+        ahead: Ahead::new(&shared.path.join(DATA)),
+        shared,
+        runtime,
+    };
+    if catch_unwind(AssertUnwindSafe(|| writer.write_groups())).is_err() {
         shared.fail("the writer panicked");
     }
 }
 
-fn write_groups(shared: &Arc<Shared>) {
-    let mut commands = Vec::new();
-    let mut group = Group::new(shared.clone());
-    while shared.queue.take(&mut commands) {
-        let (count, mut took) = (commands.len(), Duration::ZERO);
-        let mut waiting = commands.drain(..).peekable();
-        if let Some(first) = waiting.peek() {
-            shared.behind.prune(first.ticket);
-        }
-        while waiting.peek().is_some() {
-            group.begin();
-            // What a carry copies must have been committed before it.
-            let alone = matches!(
-                waiting.peek(),
-                Some(Queued {
-                    command: Command::Carry { .. },
-                    ..
-                })
-            );
-            let together =
-                |queued: &Queued| !alone && !matches!(queued.command, Command::Carry { .. });
-            let first = waiting.next();
-            let rest = std::iter::from_fn(|| waiting.next_if(together));
-            for queued in first.into_iter().chain(rest) {
-                if let Err(error) = group.add(queued) {
-                    // The group's answers are dropped with it, and those of what waits with the queue.
-                    shared.note(error);
-                    return;
+/// Answers that are given when they are dropped.
+struct Answers(Vec<Answer>);
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Answer::send);
+    }
+}
+
+struct Writer<'s> {
+    shared: &'s Arc<Shared>,
+    group: Group,
+    ahead: Ahead,
+    /// Where the callers wait.
+    runtime: Option<Handle>,
+}
+
+impl Writer<'_> {
+    fn write_groups(&mut self) {
+        let shared = self.shared;
+        let mut commands = Vec::new();
+        while shared.queue.take(&mut commands) {
+            let (count, mut took) = (commands.len(), Duration::ZERO);
+            let mut waiting = commands.drain(..).peekable();
+            if let Some(first) = waiting.peek() {
+                shared.behind.prune(first.ticket);
+            }
+            while waiting.peek().is_some() {
+                self.group.begin();
+                // What a carry copies must have been committed before it.
+                let alone = matches!(
+                    waiting.peek(),
+                    Some(Queued {
+                        command: Command::Carry { .. },
+                        ..
+                    })
+                );
+                let together =
+                    |queued: &Queued| !alone && !matches!(queued.command, Command::Carry { .. });
+                let first = waiting.next();
+                let rest = std::iter::from_fn(|| waiting.next_if(together));
+                for queued in first.into_iter().chain(rest) {
+                    if let Err(error) = self.group.add(queued) {
+                        // The group's answers are dropped with it, and those of what waits with the queue.
+                        shared.note(error);
+                        return;
+                    }
                 }
+                let began = Instant::now();
+                let Some(bytes) = self.commit() else {
+                    return;
+                };
+                took = began.elapsed();
+                self.ahead.appended(bytes);
             }
-            let began = Instant::now();
-            if !commit(shared, &mut group) {
-                return;
+            if let Some(pause) = pause(count, took) {
+                std::thread::sleep(pause);
             }
-            took = began.elapsed();
         }
-        if let Some(pause) = pause(count, took) {
-            std::thread::sleep(pause);
+    }
+
+    /// Commits a group, wakes its callers and says how many bytes it had; `None` if the store failed.
+    fn commit(&mut self) -> Option<u64> {
+        let shared = self.shared;
+        let prepared = self.group.prepare();
+        if !prepared.batch.is_empty() {
+            // The batch is written and synced before readers can see it: nobody acts on what a power cut could take back.
+            if let Err(error) = prepared.batch.commit() {
+                shared.fail(format!("a write could not be made durable: {error}"));
+                return None;
+            }
+            shared.syncs.fetch_add(1, Ordering::Relaxed);
+            shared
+                .bytes_written
+                .fetch_add(prepared.bytes, Ordering::Relaxed);
+            shared.synced_at.store(shared.now(), Ordering::Relaxed);
+            shared.with_index(|index| {
+                for write in &prepared.written {
+                    index.put(&write.gid, &write.index, write.holding, write.place);
+                }
+            });
+        }
+        self.answer(prepared.answers);
+        Some(prepared.bytes)
+    }
+
+    /// Answers the callers. Each answer wakes a task, which from another thread means a lock and perhaps a system call: where there are
+    /// many, a task of their runtime gives them.
+    fn answer(&self, answers: Vec<Answer>) {
+        match &self.runtime {
+            Some(runtime) if answers.len() >= MANY => {
+                // Given even if the runtime drops the task because it ends.
+                let answers = Answers(answers);
+                runtime.spawn(async move { drop(answers) });
+            }
+            _ => drop(Answers(answers)),
         }
     }
 }
@@ -65,31 +132,7 @@ fn write_groups(shared: &Arc<Shared>) {
 /// How long to gather after a group of `count` writes whose sync took this long: half the syncs, each of which costs the processor as
 /// much as a saga does.
 fn pause(count: usize, took: Duration) -> Option<Duration> {
-    (count >= GATHER_FROM).then(|| took.min(GATHER_MAX))
-}
-
-/// Commits a group and wakes its callers; `false` if the store failed.
-fn commit(shared: &Arc<Shared>, group: &mut Group) -> bool {
-    let prepared = group.prepare();
-    if !prepared.batch.is_empty() {
-        // The batch is written and synced before readers can see it: nobody acts on what a power cut could take back.
-        if let Err(error) = prepared.batch.commit() {
-            shared.fail(format!("a write could not be made durable: {error}"));
-            return false;
-        }
-        shared.syncs.fetch_add(1, Ordering::Relaxed);
-        shared
-            .bytes_written
-            .fetch_add(prepared.bytes, Ordering::Relaxed);
-        shared.synced_at.store(shared.now(), Ordering::Relaxed);
-        shared.with_index(|index| {
-            for write in &prepared.written {
-                index.put(&write.gid, &write.index, write.holding, write.place);
-            }
-        });
-    }
-    prepared.answers.into_iter().for_each(Answer::send);
-    true
+    (count >= MANY).then(|| took.min(GATHER_MAX))
 }
 
 #[cfg(test)]

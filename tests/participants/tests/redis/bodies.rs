@@ -1,12 +1,13 @@
 //! What a body may do, and what becomes of one that does not end well.
 
-use crate::client::{Client, Value, body, kind, pairs};
+use crate::client::{Client, body, kind, pairs};
 use amends::ErrorKind;
 use amends::participant::BarrierResult::{Duplicate, Executed, NullCompensation};
 use amends::participant::Identity;
 use amends::participant::redis::AMOUNT_MAX;
 use amends_interop::Redis;
 use amends_participants::call;
+use redis::Value;
 
 #[test]
 fn check_and_adjust_at_its_limits() {
@@ -19,7 +20,7 @@ fn check_and_adjust_at_its_limits() {
         let gid = format!("limit{n}");
         match balance {
             Some(balance) => client.set("account", balance),
-            None => assert!(matches!(client.run("DEL account"), Value::Integer(_))),
+            None => assert!(matches!(client.run("DEL account"), Value::Int(_))),
         }
         let result = client.adjust(&call(&gid, "action"), "account", amount);
         let after = client.get("account");
@@ -110,7 +111,7 @@ fn a_body_that_fails_after_a_write_is_never_run_again() {
             let (result, _) = client.call(&action, &failing);
             assert_eq!(result, Ok(Duplicate));
         } else {
-            assert_eq!(client.run(&format!("DEL {marker}")), Value::Integer(1));
+            assert_eq!(client.run(&format!("DEL {marker}")), Value::Int(1));
             assert_eq!(
                 client.call(&action, &body(whole, &[&count])).0,
                 Ok(Executed)
@@ -124,7 +125,7 @@ fn a_body_that_fails_after_a_write_is_never_run_again() {
 fn a_body_that_fails_before_a_write_leaves_nothing() {
     let redis = Redis::start();
     let mut client = Client::new(&redis);
-    assert_eq!(client.run("RPUSH list a b"), Value::Integer(2));
+    assert_eq!(client.run("RPUSH list a b"), Value::Int(2));
     let refusing = [
         "if redis.call('llen', KEYS[1]) < 3 then return redis.error_reply('FAILURE no stock') end",
         "return redis.error_reply('FAILURE')",
@@ -159,21 +160,21 @@ fn a_body_that_fails_before_a_write_leaves_nothing() {
         let (result, _) = client.call(&undo, &body("return redis.call('DEL', 'list')", &["list"]));
         assert_eq!(result, Ok(NullCompensation));
     }
-    assert_eq!(client.run("LLEN list"), Value::Integer(2));
+    assert_eq!(client.run("LLEN list"), Value::Int(2));
     let (result, _) = client.call(&call("no", "action"), &body(refusing[0], &["list"]));
     assert_eq!(result.expect_err("a no").message(), "no stock");
 
     let (result, _) = client.call(&call("syntax", "action"), &body("return end", &[]));
     assert_eq!(kind(&result), ErrorKind::Invalid);
     // Redis refuses the first write, so nothing is half done.
-    assert_eq!(client.run("CONFIG SET maxmemory 1").text(), "OK");
+    assert_eq!(client.run("CONFIG SET maxmemory 1"), Value::Okay);
     let full = call("full", "action");
     let push = body("return redis.call('RPUSH', KEYS[1], 'c')", &["list"]);
     assert_eq!(kind(&client.call(&full, &push).0), ErrorKind::Database);
-    assert_eq!(client.run("CONFIG SET maxmemory 0").text(), "OK");
+    assert_eq!(client.run("CONFIG SET maxmemory 0"), Value::Okay);
     assert_eq!(
         client.call(&full, &push),
-        (Ok(Executed), Value::Integer(3)),
+        (Ok(Executed), Some(Value::Int(3))),
         "once there is room"
     );
 }
@@ -187,7 +188,7 @@ fn a_body_has_keys_arguments_and_a_value_of_its_own() {
         &["a", "b"],
     );
     work.args.push("x".into());
-    let text = |text: &str| Value::Text(text.to_owned());
+    let text = |text: &str| Value::BulkString(text.into());
     let sha = "da39a3ee5e6b4b0d3255bfef95601890afd80709";
     // An undo has one marker more.
     for op in ["try", "cancel"] {
@@ -197,14 +198,14 @@ fn a_body_has_keys_arguments_and_a_value_of_its_own() {
             (result, value),
             (
                 Ok(Executed),
-                Value::Array(vec![
-                    Value::Integer(2),
+                Some(Value::Array(vec![
+                    Value::Int(2),
                     text("a"),
                     text("b"),
-                    Value::Integer(1),
+                    Value::Int(1),
                     text("x"),
                     text(sha),
-                ])
+                ]))
             )
         );
     }
@@ -213,8 +214,11 @@ fn a_body_has_keys_arguments_and_a_value_of_its_own() {
         ("return nil", Value::Nil),
         ("return false", Value::Nil),
         ("return 'half_done'", text("half_done")),
-        ("return redis.call('SET', KEYS[1], 'x')", text("OK")),
-        ("return redis.status_reply('FINE') -- why", text("FINE")),
+        ("return redis.call('SET', KEYS[1], 'x')", Value::Okay),
+        (
+            "return redis.status_reply('FINE') -- why",
+            Value::SimpleString("FINE".to_owned()),
+        ),
         ("return {}", Value::Array(Vec::new())),
     ]
     .into_iter()
@@ -222,9 +226,10 @@ fn a_body_has_keys_arguments_and_a_value_of_its_own() {
     {
         let who = call(&format!("value{n}"), "action");
         let got = client.call(&who, &body(returns, &["a"]));
-        assert_eq!(got, (Ok(Executed), value), "{returns}");
+        assert_eq!(got, (Ok(Executed), Some(value)), "{returns}");
         // The value is the first call's only.
-        assert_eq!(client.call(&who, &body(returns, &["a"])).0, Ok(Duplicate));
+        let again = client.call(&who, &body(returns, &["a"]));
+        assert_eq!(again, (Ok(Duplicate), None));
     }
     // Errors name the line of the body.
     let (result, _) = client.call(

@@ -1,36 +1,19 @@
-//! A client of Redis, as small as it can be.
+//! A connection to Redis for tests that wait for each answer.
 
-use amends::ErrorKind;
-use amends::error::Error;
-use amends::participant::redis::{DEFAULT_TTL, Reply, Script, Work, plan, query_prepared, read};
-use amends::participant::{BarrierResult, Identity};
+use amends::adapters::redis::{Branch, Ran};
+use amends::participant::redis::{DEFAULT_TTL, Work};
+use amends::participant::{BarrierResult, BranchResult, Identity};
+use amends::{Error, ErrorKind};
 use amends_interop::Redis;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Value};
 use std::time::Duration;
-
-/// What Redis answers.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
-    Text(String),
-    Error(String),
-    Integer(i64),
-    Nil,
-    Array(Vec<Value>),
-}
-
-impl Value {
-    pub(crate) fn text(&self) -> &str {
-        match self {
-            Value::Text(text) => text,
-            _ => "",
-        }
-    }
-}
+use tokio::runtime::{Builder, Runtime};
 
 /// One connection.
 pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+    runtime: Runtime,
+    conn: MultiplexedConnection,
 }
 
 impl Client {
@@ -39,58 +22,32 @@ impl Client {
     }
 
     pub(crate) fn of(port: u16) -> Client {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        Client::at(&format!("redis://127.0.0.1:{port}"))
+    }
+
+    pub(crate) fn at(url: &str) -> Client {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
         let patience = Some(Duration::from_secs(30));
-        stream.set_read_timeout(patience).expect("a timeout");
-        Client {
-            stream: BufReader::new(stream),
-        }
+        let config = AsyncConnectionConfig::new().set_response_timeout(patience);
+        let client = redis::Client::open(url).expect("an address");
+        let conn = client.get_multiplexed_async_connection_with_config(&config);
+        let conn = runtime.block_on(conn).expect("a connection");
+        Client { runtime, conn }
     }
 
-    pub(crate) fn send(&mut self, words: &[&[u8]]) -> Value {
-        let mut message = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            message.extend(format!("${}\r\n", word.len()).bytes());
-            message.extend(*word);
-            message.extend(b"\r\n");
-        }
-        self.stream.get_mut().write_all(&message).expect("sent");
-        self.receive()
-    }
-
-    fn receive(&mut self) -> Value {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).expect("a line");
-        let (kind, rest) = line.trim_end().split_at(1);
-        let number = || rest.parse::<i64>().expect("a number");
-        match kind {
-            "+" => Value::Text(rest.to_owned()),
-            "-" => Value::Error(rest.to_owned()),
-            ":" => Value::Integer(number()),
-            "$" | "*" if number() < 0 => Value::Nil,
-            "$" => {
-                let mut text = vec![0; usize::try_from(number()).expect("a length") + 2];
-                self.stream.read_exact(&mut text).expect("a text");
-                text.truncate(text.len() - 2);
-                Value::Text(String::from_utf8(text).expect("UTF-8"))
-            }
-            "*" => Value::Array((0..number()).map(|_| self.receive()).collect()),
-            _ => panic!("{line:?}"),
-        }
+    fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> T {
+        let answer = self.runtime.block_on(command.query_async(&mut self.conn));
+        answer.expect("an answer")
     }
 
     /// A command of plain words.
     pub(crate) fn run(&mut self, command: &str) -> Value {
-        let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
-        self.send(&words)
-    }
-
-    pub(crate) fn eval(&mut self, script: &Script) -> Value {
-        let count = script.keys.len().to_string();
-        let mut words: Vec<&[u8]> = vec![b"EVAL", script.text.as_bytes(), count.as_bytes()];
-        words.extend(script.keys.iter().map(String::as_bytes));
-        words.extend(script.args.iter().map(|arg| &arg[..]));
-        self.send(&words)
+        let mut words = Cmd::new();
+        for word in command.split(' ') {
+            words.arg(word);
+        }
+        self.query(&words)
     }
 
     /// A branch call, with what its body returned.
@@ -98,10 +55,15 @@ impl Client {
         &mut self,
         who: &Identity,
         work: &Work,
-    ) -> (Result<BarrierResult, Error>, Value) {
-        let script = plan(who, "01", None, DEFAULT_TTL, work).expect("a plan");
-        let answer = self.eval(&script);
-        verdict(who, &answer)
+    ) -> (Result<BarrierResult, Error>, Option<Value>) {
+        match self.call_of(&branch(who), work) {
+            Ok(ran) => (Ok(ran.result()), ran.into_value()),
+            Err(error) => (Err(error), None),
+        }
+    }
+
+    pub(crate) fn call_of(&mut self, branch: &Branch, work: &Work) -> Result<Ran, Error> {
+        self.runtime.block_on(branch.run(&mut self.conn, work))
     }
 
     /// Takes or gives back.
@@ -111,40 +73,39 @@ impl Client {
         key: &str,
         amount: i64,
     ) -> Result<BarrierResult, Error> {
-        let work = Work::adjust(&who.op, key, amount).expect("work");
-        self.call(who, &work).0
+        self.adjust_of(&branch(who), key, amount)
     }
 
-    pub(crate) fn check_back(&mut self, who: &Identity) -> Result<BarrierResult, Error> {
-        let script = query_prepared(who, None, DEFAULT_TTL).expect("a plan");
-        verdict(who, &self.eval(&script)).0
+    pub(crate) fn adjust_of(
+        &mut self,
+        branch: &Branch,
+        key: &str,
+        amount: i64,
+    ) -> Result<BarrierResult, Error> {
+        let ran = branch.adjust(&mut self.conn, key, amount);
+        self.runtime.block_on(ran).map(|ran| ran.result())
+    }
+
+    pub(crate) fn check_back(&mut self, who: &Identity) -> BranchResult {
+        let asked = branch(who);
+        self.runtime.block_on(asked.check_back(&mut self.conn))
     }
 
     pub(crate) fn get(&mut self, key: &str) -> Option<String> {
-        match self.send(&[b"GET", key.as_bytes()]) {
-            Value::Text(text) => Some(text),
-            Value::Nil => None,
-            other => panic!("{other:?}"),
-        }
+        self.query(Cmd::new().arg("GET").arg(key))
     }
 
     pub(crate) fn set(&mut self, key: &str, value: &str) {
-        let answer = self.send(&[b"SET", key.as_bytes(), value.as_bytes()]);
-        assert_eq!(answer.text(), "OK");
+        let answer: Value = self.query(Cmd::new().arg("SET").arg(key).arg(value));
+        assert_eq!(answer, Value::Okay);
     }
 
     /// The markers of a gid and their values, in order; each must have its lifetime.
     pub(crate) fn markers(&mut self, gid: &str) -> Vec<(String, String)> {
-        let Value::Array(keys) = self.run(&format!("KEYS {gid}-*")) else {
-            panic!("no keys")
-        };
+        let keys: Vec<String> = self.query(Cmd::new().arg("KEYS").arg(format!("{gid}-*")));
         let mut markers = Vec::new();
         for key in keys {
-            let key = key.text().to_owned();
-            let left = match self.run(&format!("PTTL {key}")) {
-                Value::Integer(left) => left,
-                other => panic!("{other:?}"),
-            };
+            let left: i64 = self.query(Cmd::new().arg("PTTL").arg(&key));
             assert!(
                 (DEFAULT_TTL - 600_000..=DEFAULT_TTL).contains(&left),
                 "{key} lives {left} ms"
@@ -157,19 +118,8 @@ impl Client {
     }
 }
 
-pub(crate) fn verdict(who: &Identity, answer: &Value) -> (Result<BarrierResult, Error>, Value) {
-    match answer {
-        Value::Array(elements) => {
-            let value = elements.get(1).cloned().unwrap_or(Value::Nil);
-            let reply = Reply::Array {
-                word: elements[0].text(),
-                text: value.text(),
-            };
-            (read(who, reply), value)
-        }
-        Value::Error(text) => (read(who, Reply::Error(text)), Value::Nil),
-        other => panic!("{other:?}"),
-    }
+pub(crate) fn branch(who: &Identity) -> Branch {
+    Branch::new(who.clone(), DEFAULT_TTL)
 }
 
 pub(crate) fn body(body: &str, keys: &[&str]) -> Work {
@@ -180,7 +130,7 @@ pub(crate) fn body(body: &str, keys: &[&str]) -> Work {
     }
 }
 
-pub(crate) fn kind(result: &Result<BarrierResult, Error>) -> ErrorKind {
+pub(crate) fn kind<T: std::fmt::Debug>(result: &Result<T, Error>) -> ErrorKind {
     result.as_ref().expect_err("an error").kind()
 }
 

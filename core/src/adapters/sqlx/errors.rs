@@ -1,0 +1,90 @@
+//! What an error of sqlx means.
+
+use super::backend::Backend;
+use crate::error::{Error, ErrorKind};
+use crate::machine::Fact;
+use crate::participant::{DbError, Dialect, classify_commit_error, classify_db_error};
+use sqlx::error::DatabaseError;
+
+/// Who has classes for a database's errors.
+type Classify = fn(Dialect, Option<&str>, Option<i64>) -> DbError;
+
+/// An error of a statement of the user's: `Conflict` for a deadlock and the like, `Aborted` where PostgreSQL refuses everything after an
+/// error, else `Database`. None of them is a definite no; refuse where that is what it means to you.
+pub fn db_error<DB: Backend>(error: &sqlx::Error) -> Error {
+    let kind = match class::<DB>(error, classify_db_error) {
+        DbError::Conflict => ErrorKind::Conflict,
+        DbError::Aborted => ErrorKind::Aborted,
+        _ => ErrorKind::Database,
+    };
+    Error::new(kind, error.to_string())
+}
+
+/// An error of COMMIT in a transaction of the user's.
+pub(super) fn commit_error<DB: Backend>(error: &sqlx::Error) -> Error {
+    match class::<DB>(error, classify_commit_error) {
+        DbError::ConnectionLost => Error::new(ErrorKind::OutcomeUnknown, error.to_string()),
+        _ => db_error::<DB>(error),
+    }
+}
+
+fn class<DB: Backend>(error: &sqlx::Error, classify: Classify) -> DbError {
+    match error {
+        sqlx::Error::Database(e) => classify(DB::DIALECT, e.code().as_deref(), DB::errno(&**e)),
+        // The connection is gone, or none could be had.
+        _ => DbError::ConnectionLost,
+    }
+}
+
+/// What a step reports.
+pub(super) fn told<DB: Backend, T>(
+    result: Result<T, sqlx::Error>,
+    fact: impl FnOnce(T) -> Fact,
+) -> Fact {
+    match result {
+        Ok(value) => fact(value),
+        Err(error) => failed::<DB>(&error),
+    }
+}
+
+/// A step that failed.
+pub(super) fn failed<DB: Backend>(error: &sqlx::Error) -> Fact {
+    let (sqlstate, errno) = match error {
+        sqlx::Error::Database(e) => (e.code().map(|c| c.into_owned()), DB::errno(&**e)),
+        _ => (Some("08006".to_owned()), None),
+    };
+    Fact::DbFailed {
+        sqlstate,
+        errno,
+        message: error.to_string(),
+    }
+}
+
+/// As [`db_error`], for whichever database the error came from.
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Error {
+        let of = |e: &dyn DatabaseError| {
+            #[cfg(feature = "sqlx-mysql")]
+            if e.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                .is_some()
+            {
+                return db_error::<sqlx::MySql>(&error);
+            }
+            #[cfg(feature = "sqlx-postgres")]
+            if e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                .is_some()
+            {
+                return db_error::<sqlx::Postgres>(&error);
+            }
+            #[cfg(feature = "sqlx-sqlite")]
+            if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+                return db_error::<sqlx::Sqlite>(&error);
+            }
+            Error::new(ErrorKind::Database, error.to_string())
+        };
+        match &error {
+            sqlx::Error::Database(e) => of(&**e),
+            _ => Error::new(ErrorKind::Database, error.to_string()),
+        }
+    }
+}
