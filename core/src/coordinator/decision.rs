@@ -159,6 +159,8 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
     let base = env.policy.base_interval(&tx.def.options);
     let ended = tx.state.status.is_final();
     match id {
+        // A result of no call says nothing, whatever it says: what follows relies on who may be called, and when.
+        CallId::Root if !tx.live.root_calling => {}
         CallId::Root => {
             match tx.live.root_replays.checked_sub(1) {
                 Some(left) => tx.live.root_replays = left,
@@ -172,7 +174,7 @@ fn note(tx: &mut Transaction, id: CallId, outcome: Outcome, env: &Env<'_>, fx: &
             }
         }
         CallId::Row(i) => {
-            let Some(row) = tx.rows.get_mut(i) else {
+            let Some(row) = tx.rows.get_mut(i).filter(|r| r.live.calling) else {
                 return;
             };
             match row.live.replays.checked_sub(1) {
