@@ -45,6 +45,30 @@ fn open_error(path: &Path, clock: &ManualClock) -> String {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_writer_is_less_urgent_than_those_that_wait_for_it() {
+    let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));
+    let store = open(folder.path(), &clock);
+    create(&store, "one", driven(BEGIN)).await;
+    let nice = |stat: String| -> Option<(String, i32)> {
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        Some((
+            name.to_owned(),
+            rest.split_whitespace().nth(16)?.parse().ok()?,
+        ))
+    };
+    let threads = fs::read_dir("/proc/self/task").expect("the threads");
+    let threads: Vec<_> = threads
+        .filter_map(|thread| nice(fs::read_to_string(thread.ok()?.path().join("stat")).ok()?))
+        .collect();
+    let own = fs::read_to_string("/proc/thread-self/stat").expect("this thread");
+    let (_, own) = nice(own).expect("this thread's");
+    // As urgent as nobody can be less, at the end of the scale. Writers of other tests may just have begun.
+    let wanted = ("store-writer".to_owned(), (own + 5).min(19));
+    assert!(threads.contains(&wanted), "{threads:?}");
+}
+
 #[tokio::test]
 async fn a_restart_finds_everything_and_holds_nothing() {
     let (clock, folder) = (ManualClock::new(), tempfile::tempdir().expect("a folder"));

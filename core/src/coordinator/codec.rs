@@ -6,7 +6,7 @@
 use super::admit;
 use super::record::{FAILING_HOSTS, Index, Part, Record, Save};
 use super::transaction::{
-    CallId, Definition, Live, Row, RowDef, RowLive, RowState, State, Transaction,
+    CallId, Definition, Live, Progress, Row, RowDef, RowLive, RowState, State, Transaction,
 };
 use crate::branch::{BranchStatus, Op, Protocol, ROOT_BRANCH, Status, TransType};
 use crate::error::{Error, ErrorKind};
@@ -293,17 +293,18 @@ impl Transaction {
             .collect()
     }
 
+    /// The JSON of [`State`], with `rows` taken from the rows themselves: those that made progress.
     fn encode_state(&self) -> Bytes {
-        let mut state = self.state.clone();
-        state.rows = self
-            .rows
-            .iter()
-            .enumerate()
-            .filter(|(_, r)| r.has_progress())
-            .map(|(i, r)| (i as u32, r.state.clone()))
-            .collect();
-        let mut out = BytesMut::with_capacity(160 + 48 * state.rows.len()).writer();
-        let _ = serde_json::to_writer(&mut out, &state);
+        let mut out = BytesMut::with_capacity(160 + 48 * self.rows.len()).writer();
+        let _ = serde_json::to_writer(&mut out, &self.state);
+        if self.rows.iter().any(Row::has_progress) {
+            // `rows` is the last field, and was left out because it is empty there.
+            let last = out.get_ref().len() - 1;
+            out.get_mut().truncate(last);
+            out.get_mut().put_slice(b",\"rows\":");
+            let _ = serde_json::to_writer(&mut out, &Progress(&self.rows));
+            out.get_mut().put_u8(b'}');
+        }
         out.into_inner().freeze()
     }
 

@@ -6,7 +6,7 @@ use crate::gid::Gid;
 use crate::options::Options;
 use crate::time::Millis;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -216,6 +216,19 @@ pub struct State {
 impl RowState {
     fn is_default(&self) -> bool {
         *self == RowState::default()
+    }
+}
+
+/// What is stored of rows: the progress of those that made some, by their index.
+pub(super) struct Progress<'a>(pub(super) &'a [Row]);
+
+impl Serialize for Progress<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows = self.0.iter().enumerate();
+        serializer.collect_map(
+            rows.filter(|(_, row)| row.has_progress())
+                .map(|(i, row)| (i, &row.state)),
+        )
     }
 }
 

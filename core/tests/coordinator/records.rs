@@ -2,8 +2,9 @@
 
 use crate::bodies::{error, msg, saga, with, workflow};
 use crate::driver::{START, World};
-use amends::coordinator::Transaction;
 use amends::coordinator::record::Record;
+use amends::coordinator::transaction::State;
+use amends::coordinator::{Input, Transaction};
 use amends::{ErrorKind, Outcome, Policy, Status};
 use bytes::Bytes;
 use serde_json::json;
@@ -113,6 +114,30 @@ fn payloads_are_written_once_and_states_stay_small() {
     w.let_go();
     assert_eq!(w.record.parts.len(), 1);
     assert!(w.record.state.len() < 400, "{}", w.record.state.len());
+}
+
+#[test]
+fn a_state_is_written_as_its_type_is() {
+    let mut seen = Vec::new();
+    let mut check = |w: &World| {
+        let state: State = serde_json::from_slice(&w.record.state).expect("the state");
+        let again = serde_json::to_string(&state).expect("JSON");
+        assert_eq!(again.as_bytes(), &w.record.state[..]);
+        seen.push(state.rows.into_keys().collect::<Vec<_>>());
+    };
+    check(&World::prepare(saga(2)));
+    let mut w = World::submit(saga(2));
+    w.answer("01 action", error("down \"}\""));
+    w.let_go();
+    check(&w);
+    w.now += 60_000;
+    w.load();
+    w.input(Input::Wake).expect("a wake is never refused");
+    w.succeed(&["01 action"]);
+    w.answer("02 action", Outcome::Failure("no".into()));
+    w.succeed(&["02 compensate", "01 compensate"]);
+    check(&w);
+    assert_eq!(seen, [vec![], vec![1], vec![0, 1, 2, 3]]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use amends::coordinator::record::Save;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Where an answer goes.
@@ -134,8 +135,8 @@ pub(super) struct Queue {
 
 struct State {
     waiting: VecDeque<Queued>,
-    /// The writer sleeps until something waits.
-    idle: bool,
+    /// The writer sleeps until this many wait; 0 while it is awake.
+    wanted: usize,
     closed: bool,
 }
 
@@ -143,7 +144,7 @@ impl Queue {
     pub(super) fn new() -> Queue {
         let state = State {
             waiting: VecDeque::new(),
-            idle: false,
+            wanted: 0,
             closed: false,
         };
         Queue {
@@ -161,10 +162,23 @@ impl Queue {
         }
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
         state.waiting.push_back(Queued { ticket, command });
-        if std::mem::take(&mut state.idle) {
+        if state.wanted > 0 && state.waiting.len() >= state.wanted {
+            state.wanted = 0;
             self.changed.notify_one();
         }
         true
+    }
+
+    /// Sleeps until this many wait or the queue is closed, at most this long.
+    pub(super) fn gather(&self, count: usize, most: Duration) {
+        let mut state = locked(&self.state);
+        if state.waiting.len() < count && !state.closed {
+            state.wanted = count;
+            let asleep = |state: &mut State| state.wanted > 0 && !state.closed;
+            let waited = self.changed.wait_timeout_while(state, most, asleep);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            state.wanted = 0;
+        }
     }
 
     /// Takes what waits as the next group, once there is something; `false` when the queue is closed and empty.
@@ -174,13 +188,13 @@ impl Queue {
             if state.closed {
                 return false;
             }
-            state.idle = true;
+            state.wanted = 1;
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.idle = false;
+        state.wanted = 0;
         let mut bytes = 0;
         while bytes < GROUP_BYTES && group.len() < GROUP_COMMANDS {
             let Some(queued) = state.waiting.pop_front() else {
@@ -277,5 +291,65 @@ impl Behind {
             gids.retain(|_, barred| barred.unseen > 0 || oldest < barred.until);
             self.count.store(gids.len(), Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    /// Longer than any of this takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn ping(queue: &Queue) -> bool {
+        queue.push(Command::Ping {
+            done: oneshot::channel().0,
+        })
+    }
+
+    /// Runs `then` once the writer sleeps; says how long it slept.
+    fn slept(queue: &Queue, count: usize, most: Duration, then: impl FnOnce()) -> Duration {
+        std::thread::scope(|scope| {
+            let began = Instant::now();
+            let writer = scope.spawn(|| queue.gather(count, most));
+            while locked(&queue.state).wanted == 0 && !writer.is_finished() {
+                std::thread::yield_now();
+            }
+            then();
+            writer.join().expect("it ends");
+            began.elapsed()
+        })
+    }
+
+    #[test]
+    fn the_writer_gathers_until_enough_wait() {
+        let queue = Queue::new();
+        assert!(ping(&queue));
+        let mut seen = false;
+        let took = slept(&queue, 3, LONG, || {
+            assert!(ping(&queue));
+            seen = locked(&queue.state).wanted == 3;
+            assert!(ping(&queue));
+        });
+        assert!(seen, "two are not enough");
+        assert!(took < LONG);
+        queue.gather(3, LONG);
+        let mut group = Vec::new();
+        assert!(queue.take(&mut group));
+        assert_eq!(group.len(), 3);
+    }
+
+    #[test]
+    fn it_does_not_gather_for_ever_or_once_the_queue_is_closed() {
+        let queue = Queue::new();
+        let most = Duration::from_millis(20);
+        assert!(slept(&queue, 2, most, || assert!(ping(&queue))) >= most);
+        assert!(slept(&queue, 5, LONG, || queue.close()) < LONG);
+        queue.gather(5, LONG);
+        assert!(!ping(&queue));
+        let mut group = Vec::new();
+        assert!(queue.take(&mut group), "what waited is still written");
+        assert!(!queue.take(&mut group));
     }
 }

@@ -16,8 +16,17 @@ const MANY: usize = 8;
 /// Longer pauses save no processor time worth having.
 const GATHER_MAX: Duration = Duration::from_micros(500);
 
+/// How much less urgent the writer is than those that fill its queue. Where processors are scarce, what it waits for then joins its
+/// group, and it interrupts nobody in the middle of a transaction.
+const NICE: i32 = 5;
+
 /// Runs until the queue is closed and empty, or the store failed.
 pub(super) fn run(shared: &Arc<Shared>, runtime: Option<Handle>) {
+    // Only Linux means the thread by it, not the process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "the store's writer runs at the usual priority");
+    }
     let mut writer = Writer {
         group: Group::new(shared.clone()),
         ahead: Ahead::new(&shared.path.join(DATA)),
@@ -84,8 +93,8 @@ impl Writer<'_> {
                 took = began.elapsed();
                 self.ahead.appended(bytes);
             }
-            if let Some(pause) = pause(count, took) {
-                std::thread::sleep(pause);
+            if let Some((count, most)) = gather(count, took) {
+                shared.queue.gather(count, most);
             }
         }
     }
@@ -129,10 +138,10 @@ impl Writer<'_> {
     }
 }
 
-/// How long to gather after a group of `count` writes whose sync took this long: half the syncs, each of which costs the processor as
-/// much as a saga does.
-fn pause(count: usize, took: Duration) -> Option<Duration> {
-    (count >= MANY).then(|| took.min(GATHER_MAX))
+/// How many writes to wait for, and how long at most, after a group of `count` that took this long: a sync costs the processor as much
+/// as a saga does. Half of them are there soon, while the other half is being worked on; who waits for more waits for idle callers.
+fn gather(count: usize, took: Duration) -> Option<(usize, Duration)> {
+    (count >= MANY).then(|| (count / 2, took.min(GATHER_MAX)))
 }
 
 #[cfg(test)]
@@ -142,9 +151,10 @@ mod tests {
     #[test]
     fn it_gathers_for_one_sync_time_and_only_while_many_write() {
         let sync = Duration::from_micros(200);
-        assert_eq!(pause(1, sync), None);
-        assert_eq!(pause(7, sync), None);
-        assert_eq!(pause(8, sync), Some(sync));
-        assert_eq!(pause(4_096, Duration::from_millis(20)), Some(GATHER_MAX));
+        assert_eq!(gather(1, sync), None);
+        assert_eq!(gather(7, sync), None);
+        assert_eq!(gather(8, sync), Some((4, sync)));
+        let long = Duration::from_millis(20);
+        assert_eq!(gather(4_096, long), Some((2_048, GATHER_MAX)));
     }
 }
