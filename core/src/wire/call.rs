@@ -87,7 +87,9 @@ pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> 
             "{url:?} has the port {port:?}: it must be a number from 1 to 65535"
         )));
     }
-    if host.is_empty() || host.starts_with(':') || url.bytes().any(|b| b <= b' ' || b == 0x7f) {
+    // Without a way out of the loop it looks at many bytes at once.
+    let unfit = |found, b| found | (b <= b' ') | (b == 0x7f);
+    if host.is_empty() || host.starts_with(':') || url.bytes().fold(false, unfit) {
         return Err(Error::invalid(format!(
             "{url:?} is no URL that can be called: it needs a host, and no spaces or control characters"
         )));
