@@ -221,11 +221,14 @@ impl Transaction {
         let mut tx = decode(record, policy)?;
         for (row, old) in tx.rows.iter_mut().zip(&self.rows) {
             row.live.calling = old.live.calling;
+            // Results that are to be stepped again since an earlier lost race, and have not been yet.
+            row.live.replays = old.live.replays;
             row.live.again = old.live.again;
             row.live.unsure = old.live.unsure;
             row.state.started |= old.state.started;
         }
         tx.live.root_calling = self.live.root_calling;
+        tx.live.root_replays = self.live.root_replays;
         tx.live.root_again = self.live.root_again;
         for id in unsaved {
             match id {

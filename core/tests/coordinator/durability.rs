@@ -411,6 +411,40 @@ fn after_a_lost_race_an_older_result_does_not_end_the_newer_call() {
 }
 
 #[test]
+fn results_that_are_to_be_applied_again_are_still_so_after_a_second_lost_race() {
+    use amends::coordinator::CallId;
+    let row = World::submit(saga(1));
+    let mut root = World::prepare(msg(1));
+    root.pass(35_000);
+    for (mut w, which, id) in [
+        (row, "01 action", CallId::Row(1)),
+        (root, "00 msg", CallId::Root),
+    ] {
+        // One result that nothing durable holds, and a call on the wire.
+        w.at_once = false;
+        w.answer(which, error("down"));
+        w.ask(amends::coordinator::Request::Reset)
+            .expect("accepted");
+        w.sent();
+        for lost in [vec![id], vec![]] {
+            w.record.version += 1;
+            let again = w.tx.reload(&w.record, &w.policy, lost);
+            w.tx = again.expect("the record is sound");
+        }
+        let fx = w.input(Input::Result(id, error("down"))).expect("accepted");
+        assert!(fx.calls.is_empty() && w.tx.in_flight(), "{which}");
+        w.input(Input::Result(id, Outcome::Success))
+            .expect("accepted");
+        // The success counts: the saga ends, the message is delivered.
+        let expected = match id {
+            CallId::Root => Status::Submitted,
+            CallId::Row(_) => Status::Succeed,
+        };
+        assert_eq!(w.status(), expected, "{which}");
+    }
+}
+
+#[test]
 fn a_new_transaction_is_created_with_all_it_has() {
     let body = saga(2);
     let def = define(
