@@ -45,7 +45,7 @@ use crate::participant::{
 };
 use bytes::Bytes;
 use driven::{Driven, Line, Reached, strange};
-use errors::{commit_error, failed, told};
+use errors::{commit_error, told};
 use held::Held;
 use sqlx::{Pool, Transaction};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -331,13 +331,13 @@ impl<DB: Backend> Line for Borrowed<DB> {
     async fn carry_out(&mut self, kind: StepKind) -> Result<Fact, Error> {
         let closed = || Error::new(ErrorKind::Internal, "there is no open transaction");
         Ok(match kind {
-            StepKind::Begin { .. } => match Held::begin(&self.pool).await {
-                Ok(held) => {
+            StepKind::Begin { .. } => {
+                let begun = Held::begin(&self.pool).await;
+                told::<DB, _>(begun, |held| {
                     self.held = Some(held);
                     Fact::Done
-                }
-                Err(error) => failed::<DB>(&error),
-            },
+                })
+            }
             StepKind::Exec(s) => {
                 let held = self.held.as_mut().ok_or_else(closed)?;
                 told::<DB, _>(held.exec(s).await, Fact::Affected)

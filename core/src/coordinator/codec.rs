@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::gid::Gid;
 use crate::options::{Options, Policy};
 use crate::time::Millis;
-use crate::wire::call::host;
+use crate::wire::url::host;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

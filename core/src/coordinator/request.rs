@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::gid::Gid;
 use crate::limits::cut;
 use crate::options::Options;
-use crate::wire::call::host;
+use crate::wire::url::host;
 
 fn wrong_state(tx: &Transaction, message: String) -> Rejected {
     Error::refused(Some(tx.state.status), message)

@@ -19,6 +19,9 @@ pub(crate) struct Ask<T = ()> {
     pausing: Option<Error>,
     /// Whether some attempt may have arrived without its answer.
     maybe_done: bool,
+    /// Whether it may be asked again after a 500. Not a registration: DTM's 500 may say that somebody else's row stands there, and must not
+    /// come to look like one's own.
+    idempotent: bool,
     /// What an answer means.
     read: fn(u16, &[u8]) -> Result<T, Error>,
 }
@@ -66,6 +69,14 @@ impl Ask {
     pub(crate) fn new(request: Request) -> Ask {
         Ask::of(request, classify)
     }
+
+    /// A registerBranch.
+    pub(crate) fn registering(request: Request) -> Ask {
+        Ask {
+            idempotent: false,
+            ..Ask::new(request)
+        }
+    }
 }
 
 impl Ask<Progresses> {
@@ -89,6 +100,7 @@ impl<T> Ask<T> {
             attempt: 0,
             pausing: None,
             maybe_done: false,
+            idempotent: true,
             read,
         }
     }
@@ -133,7 +145,7 @@ impl<T> Ask<T> {
                         if status == BROKEN
                             && error.kind() == ErrorKind::Internal
                             && self.attempt < RETRIES
-                            && self.is_idempotent() =>
+                            && self.idempotent =>
                     {
                         self.maybe_done = true;
                         error
@@ -163,12 +175,6 @@ impl<T> Ask<T> {
             return Some(None);
         }
         Some(Some(Answered::Unanswered(self.unanswered(&error))))
-    }
-
-    /// All but a registration: DTM's 500 may say that somebody else's row stands there, and must not come to look like one's own.
-    fn is_idempotent(&self) -> bool {
-        let route = self.request.url.rsplit('/').next();
-        !route.is_some_and(|route| route.eq_ignore_ascii_case("registerBranch"))
     }
 
     fn unanswered(&self, last: &Error) -> Error {

@@ -36,11 +36,7 @@ impl Asking {
     }
 
     pub(super) fn prepare(request: Request) -> Asking {
-        Asking::new(request, |answered| match answered {
-            Answered::Ok(()) => Ok(done()),
-            Answered::Refused { error, maybe_done } => Err(unclear(error, maybe_done)),
-            Answered::Unanswered(error) => Err(error),
-        })
+        Asking::new(request, plain)
     }
 
     /// Takes back what was prepared: undoes a TCC or an XA, withdraws a message. One that has failed already is as it should be. Error:
@@ -55,10 +51,17 @@ impl Asking {
         let request = abort_request(server, mode, gid, reason, &Options::default());
         Ok(Asking::new(request, |answered| match answered {
             Answered::Refused { error, .. } if error.status() == Some(Status::Failed) => Ok(done()),
-            Answered::Ok(()) => Ok(done()),
-            Answered::Refused { error, maybe_done } => Err(unclear(error, maybe_done)),
-            Answered::Unanswered(error) => Err(error),
+            other => plain(other),
         }))
+    }
+}
+
+/// What an answer means where the status of the transaction does not matter.
+fn plain(answered: Answered) -> Result<Output, Error> {
+    match answered {
+        Answered::Ok(()) => Ok(done()),
+        Answered::Refused { error, maybe_done } => Err(unclear(error, maybe_done)),
+        Answered::Unanswered(error) => Err(error),
     }
 }
 

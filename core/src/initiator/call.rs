@@ -7,9 +7,10 @@ use crate::limits::Limits;
 use crate::machine::{Fact, Request};
 use crate::options::{Compat, Options, Policy};
 use crate::outcome::{Outcome, Purpose, classify_http};
-use crate::wire::call::{Via, add_query, via};
+use crate::wire::call::{Via, via};
 use crate::wire::grpc::{Code, check_metadata, classify_grpc, metadata_of};
 use crate::wire::http::of_the_connection;
+use crate::wire::url::add_query;
 use bytes::Bytes;
 
 /// `host:port/…` is a gRPC target where the coordinator is spoken to over gRPC.

@@ -8,11 +8,11 @@ use crate::error::Error;
 use crate::machine::Request;
 use crate::options::{Options, Policy};
 use crate::time::Millis;
-use crate::wire::call::escape;
 use crate::wire::grpc::{
     QUERY_PATH, branch_message, global_message, method_path, query_message, request_message,
 };
 use crate::wire::request::{BranchRequest, GlobalRequest};
+use crate::wire::url::escape;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -205,7 +205,7 @@ impl Tcc {
         ];
         let payload = self.server.to_send(&branch.confirm, &branch.payload);
         let register = self.server.register(&fields, &payload)?;
-        let register = Ask::new(register);
+        let register = Ask::registering(register);
         let call = self.call(&branch.try_url, &id, None, &payload);
         Ok(self.add(id, Stage::Register(register, call)))
     }
@@ -234,7 +234,7 @@ impl Tcc {
         for (what, url) in urls {
             check_url(&self.server, what, url, &self.gid, &self.options)?;
         }
-        Ok(format!("{}{:02}", self.parent, number + 1))
+        Ok(format!("{}{}", self.parent, branch::step_branch_id(number)))
     }
 
     fn add(&mut self, id: String, stage: Stage) -> BranchNumber {

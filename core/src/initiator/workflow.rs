@@ -200,8 +200,8 @@ impl Workflow {
                 "a workflow has at most {CHILDREN_MAX} branches"
             )));
         }
+        let id = branch::step_branch_id(self.branches);
         self.branches += 1;
-        let id = format!("{:02}", self.branches);
         Ok(self.add(&id, Op::ACTION.as_str(), step, Stage::Named))
     }
 

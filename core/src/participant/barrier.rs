@@ -161,11 +161,7 @@ pub fn by_reason(op: &Op, reason: &str) -> BarrierResult {
 /// The statements of a check-back (query-prepared), in a transaction of their own that is committed before the answer (rules.md 9.4):
 /// `current` claims the row of the message for a rollback, `reason` reads who has it.
 pub fn query_prepared(dialect: Dialect, table: &Table, style: ParamStyle, who: &Identity) -> Plan {
-    let who = Identity {
-        branch_id: crate::branch::ROOT_BRANCH.to_owned(),
-        op: Op::MSG,
-        ..who.clone()
-    };
+    let who = who.of_message();
     let id = barrier_id(1);
     Plan {
         origin: None,
@@ -188,7 +184,7 @@ pub fn was_committed(reason: &str) -> bool {
     reason != Op::ROLLBACK.as_str()
 }
 
-fn insert(
+pub(super) fn insert(
     dialect: Dialect,
     table: &Table,
     style: ParamStyle,

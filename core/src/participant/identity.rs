@@ -1,10 +1,10 @@
 //! Whose branch a call is, as a participant reads it from a request (dtm-clients.md 2.4).
 
-use crate::branch::{IDENTITY, IDENTITY_METADATA, Op, TransType};
+use crate::branch::{IDENTITY, IDENTITY_METADATA, Op, ROOT_BRANCH, TransType};
 use crate::error::Error;
 use crate::gid::{Gid, check_id};
 use crate::limits::Limits;
-use crate::wire::call::unescape;
+use crate::wire::url::unescape;
 
 /// The identity of a branch call. Its texts fit the columns of the barrier's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// That of the message's own row, whichever branch its check-back names (rules.md 9.4).
+    pub(super) fn of_message(&self) -> Identity {
+        Identity {
+            branch_id: ROOT_BRANCH.to_owned(),
+            op: Op::MSG,
+            ..self.clone()
+        }
+    }
+
     /// Checks the four texts. A text that is too long is an error and never cut: MySQL would cut it itself, and two branches would be one.
     /// Error: `Invalid`.
     pub fn new(trans_type: &str, gid: &str, branch_id: &str, op: &str) -> Result<Identity, Error> {

@@ -13,7 +13,7 @@
 use super::barrier::{barrier_id, check_barrier_id, check_message, origin_of};
 use super::db_error::DbError;
 use super::identity::Identity;
-use crate::branch::{Op, ROOT_BRANCH};
+use crate::branch::Op;
 use crate::error::Error;
 use serde_json::{Value, json};
 
@@ -112,10 +112,7 @@ pub fn plan(who: &Identity, part: &str) -> Result<Plan, Error> {
 /// document for a rollback, and `reason`, read after it with read concern `majority`, says to
 /// [`was_committed`](super::barrier::was_committed) who has it.
 pub fn query_prepared(who: &Identity) -> Plan {
-    let root = Identity {
-        branch_id: ROOT_BRANCH.to_owned(),
-        ..who.clone()
-    };
+    let root = who.of_message();
     let part = barrier_id(1);
     Plan {
         origin: None,

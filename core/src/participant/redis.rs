@@ -20,7 +20,7 @@
 use super::barrier::{BarrierResult, barrier_id, check_barrier_id, check_message, origin_of};
 use super::identity::Identity;
 use super::run::refused;
-use crate::branch::{Op, ROOT_BRANCH};
+use crate::branch::Op;
 use crate::error::{Error, ErrorKind};
 use crate::gid::check_id;
 use crate::limits::Limits;
@@ -149,10 +149,7 @@ pub fn plan(
 /// The script of a check-back (query-prepared). [`read`] gives [`BarrierResult::Duplicate`] if the message's own script was carried out,
 /// else [`ErrorKind::Failure`]; from then on it cannot be. Error: `Invalid`.
 pub fn query_prepared(who: &Identity, tag: Option<&str>, ttl: Millis) -> Result<Script, Error> {
-    let root = Identity {
-        branch_id: ROOT_BRANCH.to_owned(),
-        ..who.clone()
-    };
+    let root = who.of_message();
     Ok(Script {
         text: QUERY_PREPARED.to_owned(),
         keys: vec![marker(&root, &Op::MSG, &barrier_id(1), tag)?],

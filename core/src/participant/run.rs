@@ -331,10 +331,7 @@ impl BarrierRun {
     fn skip(&self, result: BarrierResult) -> State {
         let result = match refused(result, self.who.trans_type) {
             Some(error) => Err(error),
-            None => Ok(Output {
-                barrier: Some(result),
-                value: Bytes::new(),
-            }),
+            None => Ok(skipped(result)),
         };
         match self.mode {
             Mode::Managed => State::Commit(result),
@@ -424,6 +421,14 @@ fn ended() -> Error {
         "the code of this branch ended the barrier's transaction itself (commit, rollback, or a statement that commits, as create table does \
          on MySQL): what it did was not one change, and what is committed stays; leave the end of the transaction to the run",
     )
+}
+
+/// Nothing was done, for this reason.
+pub(super) fn skipped(result: BarrierResult) -> Output {
+    Output {
+        barrier: Some(result),
+        value: Bytes::new(),
+    }
 }
 
 pub(super) fn executed(value: Bytes) -> Output {

@@ -1,7 +1,7 @@
 //! Query parameters, form-decoded. An empty one counts as absent.
 
 use amends::Error;
-use amends::wire::call::unescape;
+use amends::wire::url::unescape;
 use std::ops::RangeInclusive;
 
 /// The query of a URL.

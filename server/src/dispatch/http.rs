@@ -150,7 +150,7 @@ impl Shared {
             // Boxed, or every call would carry the state of a connect about.
             None => Box::pin(self.connect(&target)).await?,
         };
-        let same_host = amends::wire::call::host(&call.url) == target.key;
+        let same_host = amends::wire::url::host(&call.url) == target.key;
         let mut request = request(call, &target, same_host, conn.host.clone())?;
         let answer = loop {
             *connecting = false;

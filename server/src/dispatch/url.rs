@@ -1,6 +1,6 @@
 //! The parts of a branch URL that a connection and a request need, without a copy.
 
-use amends::wire::call::authority;
+use amends::wire::url::authority;
 use std::borrow::Cow;
 
 /// A URL taken apart.
@@ -125,7 +125,7 @@ pub(super) fn join(base: &str, location: &str) -> String {
     if location.starts_with("http://") || location.starts_with("https://") {
         return location.to_owned();
     }
-    let root = amends::wire::call::host(base);
+    let root = amends::wire::url::host(base);
     if let Some(rest) = location.strip_prefix("//") {
         let scheme = base.split("://").next().unwrap_or("http");
         return format!("{scheme}://{rest}");
@@ -147,7 +147,7 @@ pub(super) fn join(base: &str, location: &str) -> String {
 /// The value of an `Authorization` header for a URL's credentials.
 pub(super) fn basic_auth(userinfo: &str) -> String {
     // A plus is a plus here, unlike in a query.
-    let mut plain = amends::wire::call::unescape(&userinfo.replace('+', "%2B"));
+    let mut plain = amends::wire::url::unescape(&userinfo.replace('+', "%2B"));
     if !userinfo.contains(':') {
         plain.push(':');
     }

@@ -342,7 +342,7 @@ async fn pages(server: &Server, path: &str, list: &str, key: &str) -> Vec<String
                 .map(|one| one[key].as_str().expect("a key").to_owned()),
         );
         let mut next = String::new();
-        amends::wire::call::escape(
+        amends::wire::url::escape(
             page["next_position"].as_str().expect("a position"),
             &mut next,
         );

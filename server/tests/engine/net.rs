@@ -2,7 +2,8 @@
 
 use amends::Outcome;
 use amends::options::Compat;
-use amends::wire::call::{BranchCall, HttpCall, host, unescape};
+use amends::wire::call::{BranchCall, HttpCall};
+use amends::wire::url::{host, unescape};
 use amends_server::dispatch::{Reply, Transport};
 use bytes::Bytes;
 use futures_util::FutureExt;

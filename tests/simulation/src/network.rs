@@ -42,7 +42,7 @@ impl World {
         );
         self.check_send(tx, &call, target);
         let n = self.calls.len();
-        let host = amends::wire::call::host(&call.url).to_owned();
+        let host = amends::wire::url::host(&call.url).to_owned();
         let state = CallState {
             tx,
             id: call.id,

@@ -4,7 +4,6 @@ use super::backend::Backend;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Fact;
 use crate::participant::{DbError, Dialect, classify_commit_error, classify_db_error};
-use sqlx::error::DatabaseError;
 
 /// Who has classes for a database's errors.
 type Classify = fn(Dialect, Option<&str>, Option<i64>) -> DbError;
@@ -28,12 +27,18 @@ pub(super) fn commit_error<DB: Backend>(error: &sqlx::Error) -> Error {
     }
 }
 
-fn class<DB: Backend>(error: &sqlx::Error, classify: Classify) -> DbError {
+/// What a driver tells of an error: SQLSTATE, and the database's own number.
+fn codes<DB: Backend>(error: &sqlx::Error) -> (Option<String>, Option<i64>) {
     match error {
-        sqlx::Error::Database(e) => classify(DB::DIALECT, e.code().as_deref(), DB::errno(&**e)),
+        sqlx::Error::Database(e) => (e.code().map(|c| c.into_owned()), DB::errno(&**e)),
         // The connection is gone, or none could be had.
-        _ => DbError::ConnectionLost,
+        _ => (Some("08006".to_owned()), None),
     }
+}
+
+fn class<DB: Backend>(error: &sqlx::Error, classify: Classify) -> DbError {
+    let (sqlstate, errno) = codes::<DB>(error);
+    classify(DB::DIALECT, sqlstate.as_deref(), errno)
 }
 
 /// What a step reports.
@@ -43,27 +48,21 @@ pub(super) fn told<DB: Backend, T>(
 ) -> Fact {
     match result {
         Ok(value) => fact(value),
-        Err(error) => failed::<DB>(&error),
-    }
-}
-
-/// A step that failed.
-pub(super) fn failed<DB: Backend>(error: &sqlx::Error) -> Fact {
-    let (sqlstate, errno) = match error {
-        sqlx::Error::Database(e) => (e.code().map(|c| c.into_owned()), DB::errno(&**e)),
-        _ => (Some("08006".to_owned()), None),
-    };
-    Fact::DbFailed {
-        sqlstate,
-        errno,
-        message: error.to_string(),
+        Err(error) => {
+            let (sqlstate, errno) = codes::<DB>(&error);
+            Fact::DbFailed {
+                sqlstate,
+                errno,
+                message: error.to_string(),
+            }
+        }
     }
 }
 
 /// As [`db_error`], for whichever database the error came from.
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        let of = |e: &dyn DatabaseError| {
+        if let sqlx::Error::Database(e) = &error {
             #[cfg(feature = "sqlx-mysql")]
             if e.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
                 .is_some()
@@ -80,11 +79,7 @@ impl From<sqlx::Error> for Error {
             if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
                 return db_error::<sqlx::Sqlite>(&error);
             }
-            Error::new(ErrorKind::Database, error.to_string())
-        };
-        match &error {
-            sqlx::Error::Database(e) => of(&**e),
-            _ => Error::new(ErrorKind::Database, error.to_string()),
         }
+        Error::new(ErrorKind::Database, error.to_string())
     }
 }

@@ -4,7 +4,7 @@
 //! [`XaBranch::phase2`].
 
 use super::driven::{Driven, Line, Reached, strange};
-use super::{Backend, Skipped, failed, place, told};
+use super::{Backend, Skipped, place, told};
 use crate::branch::Op;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{Calls, Fact, Statement, StepId, StepKind};
@@ -182,7 +182,7 @@ impl<DB: Backend> XaLine<DB> {
 
     async fn exec(&mut self, s: Statement, fact: impl FnOnce(u64) -> Fact) -> Result<Fact, Error> {
         let result = DB::exec(self.conn()?, s).await;
-        Ok(result.map_or_else(|error| failed::<DB>(&error), fact))
+        Ok(told::<DB, _>(result, fact))
     }
 
     fn conn(&mut self) -> Result<&mut DB::Connection, Error> {

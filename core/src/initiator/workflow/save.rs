@@ -36,7 +36,7 @@ impl Save {
             branch: branch.to_owned(),
             op: op.to_owned(),
             run: run.to_owned(),
-            store: Ask::new(store),
+            store: Ask::registering(store),
             read: Ask::reading(read),
             unclear: None,
         }

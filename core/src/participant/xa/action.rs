@@ -10,7 +10,7 @@ use crate::machine::{Fact, Machine, Output, Statement, Step, StepId, StepKind, S
 use crate::participant::Identity;
 use crate::participant::barrier::{self, BarrierResult, Plan, by_reason};
 use crate::participant::db_error::{self, DbError};
-use crate::participant::run::{Place, aborted, executed, guarded};
+use crate::participant::run::{Place, aborted, executed, guarded, skipped};
 use bytes::Bytes;
 use serde_json::json;
 
@@ -98,7 +98,7 @@ impl XaBranch {
         });
         Ok(XaBranch {
             xid: Xid::new(&who.gid, &who.branch_id),
-            register: Ask::new(at.server.post("registerBranch", &register)),
+            register: Ask::registering(at.server.post("registerBranch", &register)),
             plan,
             value: Bytes::new(),
             state: if mysql { State::Own } else { State::Start },
@@ -180,7 +180,7 @@ impl XaBranch {
             (State::Reason, Fact::Text(Some(reason))) => {
                 let result = match by_reason(&self.who.op, &reason) {
                     // Its row can be seen, so it was committed.
-                    BarrierResult::Duplicate => Ok(duplicate()),
+                    BarrierResult::Duplicate => Ok(skipped(BarrierResult::Duplicate)),
                     _ => Err(Error::new(
                         ErrorKind::Failure,
                         "this branch was rolled back before it arrived, and will not be made",
@@ -209,7 +209,9 @@ impl XaBranch {
             (State::Prepared, Fact::Text(None)) => State::Detach(Err(aborted())),
             (State::UndoEnd(then), Fact::Affected(_)) => State::Undo(then.clone()),
             (State::Undo(then), Fact::Affected(_)) => after(then.clone()),
-            (State::Earlier(_), Fact::Text(Some(_))) => State::Detach(Ok(duplicate())),
+            (State::Earlier(_), Fact::Text(Some(_))) => {
+                State::Detach(Ok(skipped(BarrierResult::Duplicate)))
+            }
             (State::Earlier(error), Fact::Text(None)) => State::Detach(Err(error.clone())),
             (State::Detach(result), Fact::Done) => State::Done(result.clone()),
             _ => return None,
@@ -221,7 +223,9 @@ impl XaBranch {
         Some(match &self.state {
             State::Own => State::Detach(Err(error)),
             // No other run is active, so it is prepared: done before.
-            State::Start if class == DbError::XidInUse => State::Detach(Ok(duplicate())),
+            State::Start if class == DbError::XidInUse => {
+                State::Detach(Ok(skipped(BarrierResult::Duplicate)))
+            }
             State::Start => State::Detach(Err(error)),
             State::Row | State::Reason if class == DbError::Conflict && !self.mysql => {
                 State::Undo(Then::LookForEarlier(error))
@@ -289,13 +293,6 @@ fn after(then: Then) -> State {
     match then {
         Then::End(result) => State::Detach(result),
         Then::LookForEarlier(error) => State::Earlier(error),
-    }
-}
-
-fn duplicate() -> Output {
-    Output {
-        barrier: Some(BarrierResult::Duplicate),
-        value: Bytes::new(),
     }
 }
 

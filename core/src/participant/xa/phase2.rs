@@ -8,7 +8,7 @@ use crate::machine::{Fact, Machine, Output, Statement, Step, StepId, StepKind, S
 use crate::participant::Identity;
 use crate::participant::barrier::{self, BarrierResult, by_reason};
 use crate::participant::db_error::{self, DbError};
-use crate::participant::run::{Place, executed};
+use crate::participant::run::{Place, executed, skipped};
 use crate::time::Millis;
 use bytes::Bytes;
 
@@ -62,11 +62,7 @@ impl XaPhase2 {
     pub fn new(place: Place, who: Identity) -> Result<XaPhase2, Error> {
         let mysql = is_mysql(&place)?;
         let commit = who.op == Op::COMMIT;
-        let rollback = Identity {
-            op: Op::ROLLBACK,
-            ..who.clone()
-        };
-        if who.trans_type != TransType::Xa || !(commit || who == rollback) {
+        if who.trans_type != TransType::Xa || !(commit || who.op == Op::ROLLBACK) {
             return Err(Error::invalid(format!(
                 "a {} of a {} is neither commit nor rollback of an xa",
                 who.op, who.trans_type
@@ -74,21 +70,26 @@ impl XaPhase2 {
         }
         let action = Identity {
             op: Op::ACTION,
-            ..who.clone()
+            ..who
         };
         let Place {
             dialect,
             ref table,
             style,
         } = place;
-        let undo = barrier::plan(dialect, table, style, &rollback, BARRIER_ID)?;
-        let marker = undo
-            .origin
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a rollback undoes an action"))?;
+        let by = Op::ROLLBACK;
         Ok(XaPhase2 {
-            marker,
+            marker: barrier::insert(
+                dialect,
+                table,
+                style,
+                &action,
+                &Op::ACTION,
+                BARRIER_ID,
+                by.as_str(),
+            ),
             reason: barrier::reason(dialect, table, style, &action, BARRIER_ID, !commit),
-            xid: Xid::new(&who.gid, &who.branch_id),
+            xid: Xid::new(&action.gid, &action.branch_id),
             state: if mysql { State::Wait } else { State::Finish },
             place,
             mysql,
@@ -208,10 +209,7 @@ impl XaPhase2 {
     fn proved(&self, reason: &str) -> Result<Output, Error> {
         let committed = by_reason(&Op::ACTION, reason) == BarrierResult::Duplicate;
         if committed == self.commit {
-            return Ok(Output {
-                barrier: Some(BarrierResult::Duplicate),
-                value: Bytes::new(),
-            });
+            return Ok(skipped(BarrierResult::Duplicate));
         }
         let (was, now) = if committed {
             ("committed", "rolled back")

@@ -20,7 +20,7 @@ const STEP: u64 = 256 << 10;
 /// What a step writes: a quarter more, for heads of entries are not counted. Where there is less of them it gets further and further
 /// ahead, to the journal's end at most. Bytes.
 const ROOM: usize = (STEP + STEP / 4) as usize;
-/// A step that takes longer is worth nothing: on some file systems asking for holes waits for the disk.
+/// After a step that takes longer there is none until the next journal: on some file systems asking for holes waits for the disk.
 const SLOW: Duration = Duration::from_millis(50);
 
 pub(super) struct Ahead {
@@ -89,7 +89,7 @@ impl Ahead {
         // One that was there at the start is appended to at its end: it must not become longer.
         let left = usize::try_from(end.saturating_sub(from)).unwrap_or(ROOM);
         let made = make_room(file, from, &mut self.buffer[..left.min(ROOM)])?;
-        // A file system that takes data for a hole is not to be trusted again.
+        // A file system that takes data for a hole is not to be trusted again, for this journal.
         self.until = if made {
             from + left.min(ROOM) as u64
         } else {
