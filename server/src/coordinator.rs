@@ -3,6 +3,7 @@
 
 use crate::alert::Alerts;
 use crate::api::listen::{self, Http1, Http2};
+use crate::api::threads::ConnectionThreads;
 use crate::api::{self, Api};
 use crate::clock::ManualClock;
 use crate::config::{ClockKind, Config, StoreKind};
@@ -41,6 +42,8 @@ pub struct Coordinator {
     stop: watch::Sender<bool>,
     serving: Mutex<Option<[JoinHandle<()>; 2]>>,
     purging: JoinHandle<()>,
+    /// Transactions are driven there as long as this is held.
+    _threads: Arc<ConnectionThreads>,
 }
 
 /// Makes a [`Coordinator`].
@@ -49,6 +52,7 @@ pub struct Builder {
     config: Config,
     store: Option<Arc<dyn Store>>,
     transport: Option<Arc<dyn Transport>>,
+    threads: usize,
 }
 
 /// Why a coordinator did not start: one line that says what to do.
@@ -74,6 +78,9 @@ pub enum StartError {
         "clock = manual is for tests and goes with store = memory: use --store memory --clock manual, or leave the clock at system"
     )]
     ManualClock,
+    /// The system gives no further threads.
+    #[error("cannot start the threads for connections: {0}")]
+    Threads(std::io::Error),
     /// The data folder cannot be opened.
     #[error(transparent)]
     Store(#[from] crate::store::embedded::OpenError),
@@ -126,6 +133,13 @@ impl Builder {
     /// Makes branch calls through this instead of the built-in client.
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Builder {
         self.transport = Some(transport);
+        self
+    }
+
+    /// Serves HTTP connections, and drives what they submit, on this many threads of its own instead of the runtime it starts on. They
+    /// end with the coordinator.
+    pub fn connection_threads(mut self, count: usize) -> Builder {
+        self.threads = count;
         self
     }
 
@@ -196,18 +210,23 @@ impl Builder {
             // A sender that is gone stops it as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
+        let threads = ConnectionThreads::start(self.threads).map_err(StartError::Threads)?;
+        let threads = Arc::new(threads);
         let services = api::grpc::services(api.clone());
         let serving = [
             tokio::spawn(listen::serve(
                 http,
                 until_stopped(stopped.clone()),
                 grace,
+                threads.clone(),
                 Http1(move |request| api::handle(api.clone(), request)),
             )),
             tokio::spawn(listen::serve(
                 grpc,
                 until_stopped(stopped),
                 grace,
+                // One connection may carry all requests of a client: its streams are spread over the runtime's workers.
+                Arc::default(),
                 Http2(move |request| services(request)),
             )),
         ];
@@ -221,6 +240,7 @@ impl Builder {
             stop,
             serving: Mutex::new(Some(serving)),
             purging,
+            _threads: threads,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The listeners for HTTP/1.1 and, for gRPC, HTTP/2: hyper directly, for this is the hot path. They know nothing of routes.
 
 use super::protocol::{Connection, Protocol};
+use super::threads::ConnectionThreads;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -10,8 +11,10 @@ use hyper::body::Body;
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 pub use super::protocol::{Http1, Http2};
@@ -37,7 +40,7 @@ enum Phase {
 }
 
 /// Answers requests until `shutdown` resolves. Then it stops accepting, closes idle connections, lets busy ones finish their request for
-/// at most `grace`, and returns; what is left after that is cut off.
+/// at most `grace`, and returns; what is left after that is cut off. Connections live on `threads`.
 ///
 /// A client that disconnects cancels the handler's future. What must not be cancelled with it, the handler spawns itself. A handler that
 /// panics ends its connection and nothing else.
@@ -48,6 +51,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
     grace: Duration,
+    threads: Arc<ConnectionThreads>,
     protocol: impl Protocol,
 ) {
     let (phase, _) = watch::channel(Phase::Open);
@@ -64,12 +68,11 @@ pub async fn serve(
             Ok((stream, _)) => {
                 // Answers are small and awaited; a socket that refuses the option is already closed.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(connection(
-                    protocol.clone(),
-                    stream,
-                    phase.subscribe(),
-                    open.clone(),
-                ));
+                let ours = (protocol.clone(), phase.subscribe(), open.clone());
+                match threads.next() {
+                    None => drop(tokio::spawn(connection(stream, ours))),
+                    Some(runtime) => moved(stream, runtime, ours),
+                }
             }
             Err(e) if of_one_client(&e) => {}
             Err(e) => {
@@ -91,12 +94,21 @@ pub async fn serve(
     }
 }
 
-async fn connection(
-    protocol: impl Protocol,
-    stream: TcpStream,
-    mut phase: watch::Receiver<Phase>,
-    _open: mpsc::Sender<Infallible>,
-) {
+/// What a connection has of its listener.
+type Ours<P> = (P, watch::Receiver<Phase>, mpsc::Sender<Infallible>);
+
+/// Serves a connection on another runtime than the one that accepted it.
+fn moved(stream: TcpStream, runtime: &Handle, ours: Ours<impl Protocol>) {
+    let stream = stream.into_std();
+    runtime.spawn(async move {
+        match stream.and_then(TcpStream::from_std) {
+            Ok(stream) => connection(stream, ours).await,
+            Err(e) => tracing::warn!(error = %e, "a connection could not be handed to its thread"),
+        }
+    });
+}
+
+async fn connection(stream: TcpStream, (protocol, mut phase, _open): Ours<impl Protocol>) {
     // One that has not said anything yet is not waited for.
     let connected = tokio::select! {
         connected = protocol.connect(stream) => connected,

@@ -10,6 +10,7 @@ mod ops;
 mod params;
 mod protocol;
 mod route;
+pub mod threads;
 
 use crate::engine::Engine;
 use crate::metrics::{Front, Metrics};

@@ -5,6 +5,7 @@ use super::{EXIT_CODES, Exit, Failure};
 use crate::config::{ClockKind, Config, Environment, StoreKind};
 use crate::coordinator::{Coordinator, StartError};
 use crate::telemetry::{self, TelemetryError};
+use std::num::NonZero;
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -67,12 +68,14 @@ impl Serve {
         let failed = |error: std::io::Error| Failure::new(Exit::Failed, error.to_string());
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.enable_all();
-        runtime.worker_threads(match config.worker_threads {
-            0 => default_workers(),
+        let threads = match config.worker_threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
             threads => threads,
-        });
+        };
+        // A second worker on two cores costs more in wake-ups than it does.
+        runtime.worker_threads(threads.saturating_sub(1).max(1));
         let runtime = runtime.build().map_err(failed)?;
-        let ended = runtime.block_on(serve(config));
+        let ended = runtime.block_on(serve(config, threads));
         // What still runs here was told to stop and had its time.
         runtime.shutdown_background();
         ended
@@ -86,13 +89,7 @@ fn without_huge_pages() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// One core is left to the thread that writes; a second worker on two cores costs more in wake-ups than it does.
-fn default_workers() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    cores.saturating_sub(1).max(1)
-}
-
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, threads: usize) -> Result<(), Failure> {
     let failed = |error: String| Failure::new(Exit::Failed, error);
     let mut signals = Signals::new().map_err(|error| failed(error.to_string()))?;
     let data = match config.store {
@@ -104,8 +101,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
             "for tests: the clock stands still until POST /api/amends/clock/advance moves it"
         );
     }
+    let coordinator = Coordinator::builder()
+        .config(config)
+        .connection_threads(threads);
     let coordinator = tokio::select! {
-        started = Coordinator::builder().config(config).start() => {
+        started = coordinator.start() => {
             started.map_err(|error| match error {
                 StartError::ManualClock => Failure::new(Exit::Usage, error.to_string()),
                 error => failed(error.to_string()),

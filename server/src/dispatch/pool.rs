@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::runtime::{Handle, Id};
 
 /// A connected socket, with TLS or without.
 pub(super) type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -26,6 +27,8 @@ pub(super) struct Conn {
     pub(super) host: HeaderValue,
     /// Whether it has carried a call before.
     pub(super) reused: bool,
+    /// Where its task runs. Calls are made from there, so that they wake no other thread.
+    runtime: Id,
 }
 
 impl Conn {
@@ -39,6 +42,7 @@ impl Conn {
             sender,
             host,
             reused: false,
+            runtime: Handle::current().id(),
         })
     }
 
@@ -78,18 +82,19 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A live idle connection to this host, if there is one.
+    /// A live idle connection of this runtime to this host, if there is one.
     pub(super) async fn take(&self, key: &str) -> Option<Conn> {
-        if let Some(conn) = self.take_ready(key)? {
+        let here = Handle::current().id();
+        if let Some(conn) = self.take_ready(key, here)? {
             return Some(conn);
         }
         // The last answer was read a moment ago, and its task has yet to finish with it.
         tokio::task::yield_now().await;
-        self.take_ready(key)?
+        self.take_ready(key, here)?
     }
 
-    /// `None` if no connection is kept, `Some(None)` if none of them is ready.
-    fn take_ready(&self, key: &str) -> Option<Option<Conn>> {
+    /// `None` if no connection of this runtime is kept, `Some(None)` if none of them is ready.
+    fn take_ready(&self, key: &str, here: Id) -> Option<Option<Conn>> {
         let mut idle = self.lock();
         let stack = idle.hosts.get_mut(key)?;
         let before = stack.len();
@@ -99,17 +104,17 @@ impl Pool {
         {
             stack.pop();
         }
-        let ready = stack
+        let mut ours = stack
             .iter()
-            .rposition(|(_, conn)| conn.sender.is_ready())
-            .map(|i| stack.remove(i).1);
-        let (after, empty) = (stack.len(), stack.is_empty());
-        idle.total -= before - after;
-        if ready.is_none() && empty {
-            None
-        } else {
-            Some(ready)
-        }
+            .enumerate()
+            .rev()
+            .filter(|(_, (_, conn))| conn.runtime == here)
+            .peekable();
+        let kept = ours.peek().is_some();
+        let ready = ours.find(|(_, (_, conn))| conn.sender.is_ready());
+        let ready = ready.map(|(i, _)| i).map(|i| stack.remove(i).1);
+        idle.total -= before - stack.len();
+        kept.then_some(ready)
     }
 
     /// Keeps a connection whose answer was read to its end, unless it is closed or there are enough.

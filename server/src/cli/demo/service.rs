@@ -147,11 +147,23 @@ fn run(listener: TcpListener, speaks: Speaks, shared: Shared) -> Running {
     let serving = match speaks {
         Speaks::Http => {
             let service = Http1(move |request| answer(shared.clone(), request));
-            tokio::spawn(serve(listener, until_stopped, at_once, service))
+            tokio::spawn(serve(
+                listener,
+                until_stopped,
+                at_once,
+                Arc::default(),
+                service,
+            ))
         }
         Speaks::Grpc => {
             let service = Http2(move |request| grpc::answer(shared.clone(), request));
-            tokio::spawn(serve(listener, until_stopped, at_once, service))
+            tokio::spawn(serve(
+                listener,
+                until_stopped,
+                at_once,
+                Arc::default(),
+                service,
+            ))
         }
     };
     Running { stop, serving }

@@ -15,6 +15,7 @@ use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Where the state of a record is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(super) struct Prepared {
     pub(super) batch: OwnedWriteBatch,
     pub(super) bytes: u64,
     pub(super) written: Vec<Written>,
-    pub(super) answers: Vec<Answer>,
+    pub(super) answers: Vec<(Option<Handle>, Answer)>,
 }
 
 fn batch(shared: &Shared) -> OwnedWriteBatch {
@@ -71,7 +72,7 @@ pub(super) struct Group {
     /// Rows that the group registers, by key, with the part each belongs to.
     rows: BTreeMap<Vec<u8>, Part>,
     kv: HashMap<Vec<u8>, Option<KvValue>>,
-    answers: Vec<Answer>,
+    answers: Vec<(Option<Handle>, Answer)>,
 }
 
 impl Group {
@@ -127,7 +128,7 @@ impl Group {
                 Answer::Unit(done)
             }
         };
-        self.answers.push(answer);
+        self.answers.push((queued.runtime, answer));
         Ok(())
     }
 

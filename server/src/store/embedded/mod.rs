@@ -36,7 +36,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
-use tokio::runtime::Handle;
 
 /// What the free space of the data folder is kept above, unless configured otherwise. Bytes.
 pub const DEFAULT_RESERVE_BYTES: u64 = 256 << 20;
@@ -165,9 +164,6 @@ struct Threads {
 impl EmbeddedStore {
     /// Opens a data folder or creates it. A torn tail of the log is repaired; what is unfinished in it is due as it says, or at once if
     /// a driver held it.
-    ///
-    /// If it is called within a tokio runtime, answers to many writes at a time are given by a task of that runtime, which must run as
-    /// long as the store is used.
     pub fn open(options: EmbeddedOptions) -> std::result::Result<EmbeddedStore, OpenError> {
         let path = options.path.clone();
         let shared = Arc::new(open::open(options)?);
@@ -177,12 +173,8 @@ impl EmbeddedStore {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name.to_owned()).spawn(run)
         };
-        let runtime = Handle::try_current().ok();
-        let writer = spawn(
-            "store-writer",
-            Box::new(move || writer::run(&for_writer, runtime)),
-        )
-        .map_err(|source| OpenError::io(&path, source))?;
+        let writer = spawn("store-writer", Box::new(move || writer::run(&for_writer)))
+            .map_err(|source| OpenError::io(&path, source))?;
         let keeper = spawn(
             "store-keeper",
             Box::new(move || keeper::run(&for_keeper, &stop)),

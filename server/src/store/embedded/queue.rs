@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// Where an answer goes.
@@ -119,6 +120,8 @@ impl Command {
 /// A command with its place in the order of all calls.
 pub(super) struct Queued {
     pub(super) ticket: u64,
+    /// Where its caller waits, if it is in a runtime.
+    pub(super) runtime: Option<Handle>,
     pub(super) command: Command,
 }
 
@@ -156,12 +159,17 @@ impl Queue {
 
     /// Puts a command at the end; `false` if the store is closed.
     pub(super) fn push(&self, command: Command) -> bool {
+        let runtime = Handle::try_current().ok();
         let mut state = locked(&self.state);
         if state.closed {
             return false;
         }
         let ticket = self.next_ticket.fetch_add(1, Ordering::Relaxed);
-        state.waiting.push_back(Queued { ticket, command });
+        state.waiting.push_back(Queued {
+            ticket,
+            runtime,
+            command,
+        });
         if state.wanted > 0 && state.waiting.len() >= state.wanted {
             state.wanted = 0;
             self.changed.notify_one();

@@ -13,15 +13,17 @@ use tokio::runtime::Handle;
 
 /// Writes of a group that make it a large one: who is among so many may be kept waiting for more (rules.md 7.3).
 const MANY: usize = 8;
+/// Answers in one runtime that are given more cheaply by a task there.
+const SEVERAL: usize = 4;
 /// Longer pauses save no processor time worth having.
 const GATHER_MAX: Duration = Duration::from_micros(500);
 
 /// How much less urgent the writer is than those that fill its queue. Where processors are scarce, what it waits for then joins its
 /// group, and it interrupts nobody in the middle of a transaction.
-const NICE: i32 = 5;
+const NICE: i32 = 3;
 
 /// Runs until the queue is closed and empty, or the store failed.
-pub(super) fn run(shared: &Arc<Shared>, runtime: Option<Handle>) {
+pub(super) fn run(shared: &Arc<Shared>) {
     // Only Linux means the thread by it, not the process.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::nice(NICE) {
@@ -31,7 +33,6 @@ pub(super) fn run(shared: &Arc<Shared>, runtime: Option<Handle>) {
         group: Group::new(shared.clone()),
         ahead: Ahead::new(&shared.path.join(DATA)),
         shared,
-        runtime,
     };
     if catch_unwind(AssertUnwindSafe(|| writer.write_groups())).is_err() {
         shared.fail("the writer panicked");
@@ -51,8 +52,6 @@ struct Writer<'s> {
     shared: &'s Arc<Shared>,
     group: Group,
     ahead: Ahead,
-    /// Where the callers wait.
-    runtime: Option<Handle>,
 }
 
 impl Writer<'_> {
@@ -120,20 +119,32 @@ impl Writer<'_> {
                 }
             });
         }
-        self.answer(prepared.answers);
+        answer(prepared.answers);
         Some(prepared.bytes)
     }
+}
 
-    /// Answers the callers. Each answer wakes a task, which from another thread means a lock and perhaps a system call: where there are
-    /// many, a task of their runtime gives them.
-    fn answer(&self, answers: Vec<Answer>) {
-        match &self.runtime {
-            Some(runtime) if answers.len() >= MANY => {
-                // Given even if the runtime drops the task because it ends.
-                let answers = Answers(answers);
-                runtime.spawn(async move { drop(answers) });
-            }
-            _ => drop(Answers(answers)),
+/// Answers the callers. Each answer wakes a task, which from another thread means a lock and perhaps a system call: where several wait
+/// in one runtime, a task there gives them.
+fn answer(answers: Vec<(Option<Handle>, Answer)>) {
+    let mut runtimes: Vec<(Handle, Answers)> = Vec::new();
+    for (runtime, answer) in answers {
+        let Some(runtime) = runtime else {
+            answer.send();
+            continue;
+        };
+        match runtimes
+            .iter_mut()
+            .find(|(known, _)| known.id() == runtime.id())
+        {
+            Some((_, answers)) => answers.0.push(answer),
+            None => runtimes.push((runtime, Answers(vec![answer]))),
+        }
+    }
+    for (runtime, answers) in runtimes {
+        if answers.0.len() >= SEVERAL {
+            // Given even if the runtime drops the task because it ends.
+            runtime.spawn(async move { drop(answers) });
         }
     }
 }
