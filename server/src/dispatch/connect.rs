@@ -145,39 +145,62 @@ impl Service<Uri> for Connected {
     }
 }
 
-/// The text of a call that broke off.
-pub(super) fn broken(host: &str, error: &hyper::Error, answering: bool) -> Failed {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+/// Why a call broke off.
+pub(super) enum Cause {
+    /// The other side closed the connection.
+    Ended,
+    /// The other side tore it down.
+    Reset,
+    /// It does not speak HTTP; why not.
+    Invalid(String),
+    /// Anything else, told.
+    Other(String),
+}
+
+impl From<&io::Error> for Cause {
+    fn from(error: &io::Error) -> Cause {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Cause::Reset,
+            io::ErrorKind::UnexpectedEof => Cause::Ended,
+            _ => Cause::Other(error.to_string()),
+        }
     }
-    let reset = cause.downcast_ref::<io::Error>().is_some_and(|e| {
-        matches!(
-            e.kind(),
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-        )
-    });
+}
+
+impl From<&hyper::Error> for Cause {
+    fn from(error: &hyper::Error) -> Cause {
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+            return Cause::Ended;
+        }
+        match cause.downcast_ref::<io::Error>() {
+            Some(cause) => Cause::from(cause),
+            None if error.is_parse() => Cause::Invalid(cause.to_string()),
+            None => Cause::Other(cause.to_string()),
+        }
+    }
+}
+
+/// The text of a call that broke off.
+pub(super) fn broken(host: &str, cause: impl Into<Cause>, answering: bool) -> Failed {
+    let cause = cause.into();
     let when = if answering {
         "within its answer"
     } else {
         "before it answered"
     };
-    let ended = cause
-        .downcast_ref::<io::Error>()
-        .is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof);
-    let text = if ended || error.is_incomplete_message() || error.is_closed() || error.is_canceled()
-    {
-        format!("{host} closed the connection {when}")
-    } else if reset {
-        format!("{host} reset the connection {when}")
-    } else if error.is_parse() {
-        format!("the answer of {host} is no valid HTTP: {cause}")
-    } else {
-        format!("the call to {host} broke off {when}: {cause}")
+    let text = match &cause {
+        Cause::Ended => format!("{host} closed the connection {when}"),
+        Cause::Reset => format!("{host} reset the connection {when}"),
+        Cause::Invalid(why) => format!("the answer of {host} is no valid HTTP: {why}"),
+        Cause::Other(why) => format!("the call to {host} broke off {when}: {why}"),
     };
     Failed {
         text,
-        unreachable: !answering && !error.is_parse(),
+        unreachable: !answering && !matches!(cause, Cause::Invalid(_)),
     }
 }
 

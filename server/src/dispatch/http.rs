@@ -2,20 +2,19 @@
 
 use super::Reply;
 use super::connect::{Connector, Failed, Place, broken, late, leave_the_container};
+use super::exchange::Request;
 use super::pool::{Conn, Pool};
 use super::url::{Target, basic_auth, join, shown};
 use amends::Compat;
 use amends::wire::call::HttpCall;
 use amends::wire::http::of_the_connection;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue, LOCATION,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue,
     USER_AGENT,
 };
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -145,51 +144,37 @@ impl Shared {
             });
         };
         *connecting = true;
-        let mut conn = match self.pool.take(target.key).await {
+        let mut conn = match self.pool.take(target.key) {
             Some(conn) => conn,
             // Boxed, or every call would carry the state of a connect about.
             None => Box::pin(self.connect(&target)).await?,
         };
-        let same_host = amends::wire::url::host(&call.url) == target.key;
-        let mut request = request(call, &target, same_host, conn.host.clone())?;
+        let same_host = url == call.url || amends::wire::url::host(&call.url) == target.key;
+        let headers = headers(call, &target, same_host, conn.host.clone())?;
+        let request = Request {
+            method: if call.post { "POST" } else { "GET" },
+            path: &target.path,
+            headers: &headers,
+            body: &call.body,
+        };
         let answer = loop {
             *connecting = false;
-            let mut error = match conn.send(request).await {
+            match conn.line.exchange(&request, self.answer_limit).await {
                 Ok(answer) => break answer,
-                Err(error) => error,
-            };
-            match error.take_message() {
-                Some(unsent) if conn.reused => {
-                    request = unsent;
+                Err(broken) if broken.unsent && conn.reused => {
                     *connecting = true;
                     conn = Box::pin(self.connect(&target)).await?;
                 }
-                _ => return Err(broken(&shown(url), error.error(), false)),
+                Err(e) => return Err(broken(&shown(url), e.cause, e.answering)),
             }
         };
-        let (head, body) = answer.into_parts();
-        let (body, whole) = read(body, self.answer_limit)
-            .await
-            .map_err(|e| broken(&shown(url), &e, true))?;
-        if whole {
+        if answer.reusable {
             self.pool.put(target.key, conn);
         }
-        let follow = matches!(
-            head.status,
-            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
-        );
-        let location = if follow {
-            head.headers
-                .get(LOCATION)
-                .and_then(|l| l.to_str().ok())
-                .map(str::to_owned)
-        } else {
-            None
-        };
-        Ok((head.status, location, body))
+        Ok((answer.status, answer.location, answer.body))
     }
 
-    async fn connect(&self, target: &Target<'_>) -> Result<Conn, Failed> {
+    async fn connect(&self, target: &Target<'_>) -> Result<Box<Conn>, Failed> {
         let host = target.shown();
         let place = Place {
             tls: target.https,
@@ -203,31 +188,25 @@ impl Shared {
             text: format!("{host} is no valid host: {e}"),
             unreachable: true,
         })?;
-        Conn::new(io, value)
-            .await
-            .map_err(|e| broken(&host, &e, false))
+        Ok(Conn::new(io, value))
     }
 }
 
-fn request(
+fn headers(
     call: &HttpCall,
     target: &Target<'_>,
     same_host: bool,
     host: HeaderValue,
-) -> Result<Request<Full<Bytes>>, Failed> {
+) -> Result<HeaderMap, Failed> {
     let refused = |text: String| Failed {
         text,
         unreachable: false,
     };
-    let mut request = Request::new(Full::new(call.body.clone()));
-    *request.method_mut() = if call.post { Method::POST } else { Method::GET };
-    *request.uri_mut() = target
-        .path
-        .parse()
-        .map_err(|e| refused(format!("the called URL cannot be sent: {e}")))?;
-    let headers = request.headers_mut();
-    headers.reserve(call.headers.len() + 3);
+    let mut headers = HeaderMap::with_capacity(call.headers.len() + 4);
     headers.insert(HOST, host);
+    if call.post || !call.body.is_empty() {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
+    }
     headers.insert(
         USER_AGENT,
         HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION"))),
@@ -262,50 +241,7 @@ fn request(
         };
         headers.insert(parsed, value);
     }
-    Ok(request)
-}
-
-/// Reads at most `limit` bytes of a body, and whether that was all of it.
-async fn read(mut body: Incoming, limit: usize) -> hyper::Result<(Bytes, bool)> {
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
-    while !body.is_end_stream() {
-        let Some(frame) = body.frame().await else {
-            break;
-        };
-        let Ok(data) = frame?.into_data() else {
-            continue;
-        };
-        let room = limit - first.len().max(more.len());
-        let whole = data.len() <= room;
-        let data = if whole { data } else { data.slice(..room) };
-        if first.is_empty() && more.is_empty() {
-            first = data;
-        } else {
-            if more.is_empty() {
-                more.extend_from_slice(&first);
-            }
-            more.extend_from_slice(&data);
-        }
-        if !whole {
-            return Ok((
-                if more.is_empty() {
-                    first
-                } else {
-                    more.freeze()
-                },
-                false,
-            ));
-        }
-    }
-    Ok((
-        if more.is_empty() {
-            first
-        } else {
-            more.freeze()
-        },
-        true,
-    ))
+    Ok(headers)
 }
 
 /// A URL without credentials and query, for the text that says it is unusable.

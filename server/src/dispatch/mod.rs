@@ -1,6 +1,8 @@
 //! Calls to branches: the transport that makes them, and the limits that say when.
 
 mod connect;
+mod exchange;
+mod framing;
 pub mod grpc;
 pub mod http;
 mod pool;

@@ -1,15 +1,8 @@
-//! Keep-alive connections: a stack of idle ones per host, each with a task that drives its socket.
-//!
-//! Measured against hyper-util's pooled client (`examples/branch_client.rs`), this costs 15–20 % less CPU per call. Driving the
-//! connection within the call instead of in a task was tried and was no cheaper.
+//! Keep-alive connections: a stack of idle ones per host. Nothing runs for them: whether one was closed meanwhile is seen when it is taken.
 
+use super::exchange::Line;
 use crate::hash::HashMap;
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{Builder, SendRequest};
+use http::HeaderValue;
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -22,36 +15,25 @@ pub(super) type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// One connection, between or within calls.
 pub(super) struct Conn {
-    sender: SendRequest<Full<Bytes>>,
+    pub(super) line: Line<TokioIo<Io>>,
     /// Value of the `Host` header.
     pub(super) host: HeaderValue,
     /// Whether it has carried a call before.
     pub(super) reused: bool,
-    /// Where its task runs. Calls are made from there, so that they wake no other thread.
+    /// The runtime that watches its socket. Calls are made from there, so that they wake no other thread.
     runtime: Id,
 }
 
 impl Conn {
-    /// Speaks HTTP/1.1 on a fresh socket.
-    pub(super) async fn new(io: Io, host: HeaderValue) -> hyper::Result<Conn> {
-        // Most payloads are short: copied behind their head they cost less than a vectored write.
-        let (sender, connection) = Builder::new().writev(false).handshake(io).await?;
-        // How it ends reaches the call that waits for it; between calls nobody needs to know.
-        tokio::spawn(connection);
-        Ok(Conn {
-            sender,
+    /// To speak HTTP/1.1 on a fresh socket.
+    pub(super) fn new(io: Io, host: HeaderValue) -> Box<Conn> {
+        // Boxed, for it has room for the state of TLS, and is moved about with each call.
+        Box::new(Conn {
+            line: Line::new(TokioIo::new(io)),
             host,
             reused: false,
             runtime: Handle::current().id(),
         })
-    }
-
-    /// Sends a request and waits for the head of its answer. The error gives the request back if nothing of it was sent.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
-        self.sender.try_send_request(request).await
     }
 }
 
@@ -72,7 +54,7 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    hosts: HashMap<Box<str>, Vec<(Instant, Conn)>>,
+    hosts: HashMap<Box<str>, Vec<(Instant, Box<Conn>)>>,
     total: usize,
     sweeping: bool,
 }
@@ -83,45 +65,25 @@ impl Pool {
     }
 
     /// A live idle connection of this runtime to this host, if there is one.
-    pub(super) async fn take(&self, key: &str) -> Option<Conn> {
+    pub(super) fn take(&self, key: &str) -> Option<Box<Conn>> {
         let here = Handle::current().id();
-        if let Some(conn) = self.take_ready(key, here)? {
-            return Some(conn);
-        }
-        // The last answer was read a moment ago, and its task has yet to finish with it.
-        tokio::task::yield_now().await;
-        self.take_ready(key, here)?
-    }
-
-    /// `None` if no connection of this runtime is kept, `Some(None)` if none of them is ready.
-    fn take_ready(&self, key: &str, here: Id) -> Option<Option<Conn>> {
         let mut idle = self.lock();
         let stack = idle.hosts.get_mut(key)?;
         let before = stack.len();
-        while stack
-            .last()
-            .is_some_and(|(_, conn)| conn.sender.is_closed())
-        {
-            stack.pop();
+        let mut taken = None;
+        while let Some(i) = stack.iter().rposition(|(_, conn)| conn.runtime == here) {
+            let (_, mut conn) = stack.remove(i);
+            if conn.line.is_quiet() {
+                taken = Some(conn);
+                break;
+            }
         }
-        let mut ours = stack
-            .iter()
-            .enumerate()
-            .rev()
-            .filter(|(_, (_, conn))| conn.runtime == here)
-            .peekable();
-        let kept = ours.peek().is_some();
-        let ready = ours.find(|(_, (_, conn))| conn.sender.is_ready());
-        let ready = ready.map(|(i, _)| i).map(|i| stack.remove(i).1);
         idle.total -= before - stack.len();
-        kept.then_some(ready)
+        taken
     }
 
-    /// Keeps a connection whose answer was read to its end, unless it is closed or there are enough.
-    pub(super) fn put(self: &Arc<Self>, key: &str, mut conn: Conn) {
-        if conn.sender.is_closed() {
-            return;
-        }
+    /// Keeps a connection that can carry another call, unless there are enough.
+    pub(super) fn put(self: &Arc<Self>, key: &str, mut conn: Box<Conn>) {
         conn.reused = true;
         let mut idle = self.lock();
         if idle.total >= IDLE_TOTAL {

@@ -56,8 +56,6 @@ impl<'a> Target<'a> {
         if host.is_empty() {
             return None;
         }
-        let path = &url[end..];
-        let path = &path[..path.bytes().position(|b| b == b'#').unwrap_or(path.len())];
         Some(Target {
             https,
             key: &url[..end],
@@ -65,7 +63,7 @@ impl<'a> Target<'a> {
             authority,
             host,
             port,
-            path: origin_form(path),
+            path: origin_form(&url[end..]),
         })
     }
 }
@@ -83,29 +81,26 @@ pub(super) fn shown(url: &str) -> String {
     Target::parse(url).map_or_else(|| "this URL".to_owned(), |t| t.shown())
 }
 
-/// The bytes that may stand in a request line. Looked up, for every call asks for each byte of its path and query.
-static LEGAL: [bool; 256] = {
-    const NOT: [u8; 9] = *br#""<>\^`{|}"#;
-    let mut legal = [false; 256];
-    let mut b: u8 = 0;
-    while b < 128 {
-        legal[b as usize] = b.is_ascii_graphic();
-        b += 1;
-    }
+/// Whether a byte may stand in a request line; a fragment may not.
+const fn legal(b: u8) -> bool {
+    const NOT: [u8; 10] = *br##""#<>\^`{|}"##;
+    let mut legal = (b > b' ') & (b < 0x7f);
     let mut i = 0;
     while i < NOT.len() {
-        legal[NOT[i] as usize] = false;
+        legal &= b != NOT[i];
         i += 1;
     }
     legal
-};
+}
 
-/// The path as a request line takes it: a leading slash, and bytes that may not stand there percent-encoded.
+/// The path as a request line takes it: a leading slash, no fragment, and bytes that may not stand there percent-encoded.
 fn origin_form(path: &str) -> Cow<'_, str> {
-    let legal = |b: u8| LEGAL[usize::from(b)];
-    if path.starts_with('/') && path.bytes().all(legal) {
+    // Without a way out of the loop it looks at many bytes at once.
+    let fit = path.bytes().fold(true, |fit, b| fit & legal(b));
+    if fit && path.starts_with('/') {
         return Cow::Borrowed(path);
     }
+    let path = &path[..path.bytes().position(|b| b == b'#').unwrap_or(path.len())];
     let mut out = String::with_capacity(path.len() + 16);
     if !path.starts_with('/') {
         out.push('/');

@@ -1,0 +1,257 @@
+//! One request and its answer over HTTP/1.1, within the call: no task drives the connection, and nothing is handed from one to another.
+//!
+//! Heads and chunk sizes are parsed by `httparse`; what frames a body is RFC 9112, sections 6 and 7. hyper's client was measured against it
+//! (`examples/branch_client.rs`), and `ureq-proto` as well: each took three times the instructions of a call, which is half of what the
+//! coordinator does for a transaction.
+
+use super::connect::Cause;
+use super::framing::{Body, Head};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+/// Bodies up to this size are copied behind their head: cheaper than a second system call.
+const COPIED: usize = 16 << 10;
+/// Room for what is read at a time.
+const ROOM: usize = 8 << 10;
+/// The head of an answer, and a line within its body, are at most about this long.
+const LINES_MAX: usize = 256 << 10;
+/// A connection keeps buffers of at most this size.
+const KEPT: usize = 64 << 10;
+
+/// A connection between calls: what it reads into and writes from is kept.
+pub(super) struct Line<S> {
+    stream: S,
+    read: BytesMut,
+    written: Vec<u8>,
+}
+
+/// A request but for its body, of which the headers name the length.
+pub(super) struct Request<'a> {
+    pub(super) method: &'static str,
+    /// Path and query, fit for a request line.
+    pub(super) path: &'a str,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+}
+
+/// An answer.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Where to, if it is a redirect to follow.
+    pub(super) location: Option<String>,
+    /// At most as much of it as was wanted.
+    pub(super) body: Bytes,
+    /// Whether the connection can carry another call.
+    pub(super) reusable: bool,
+}
+
+/// Why there is none.
+pub(super) struct Broken {
+    pub(super) cause: Cause,
+    /// The head of an answer had come.
+    pub(super) answering: bool,
+    /// Nothing of the request was sent.
+    pub(super) unsent: bool,
+}
+
+/// What is left to send.
+struct Outgoing<'a> {
+    parts: [&'a [u8]; 2],
+    /// Some of it was sent.
+    begun: bool,
+    /// The stream holds nothing back.
+    flushed: bool,
+    /// The connection took no more.
+    lost: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    pub(super) fn new(stream: S) -> Line<S> {
+        Line {
+            stream,
+            read: BytesMut::new(),
+            written: Vec::new(),
+        }
+    }
+
+    /// Whether the other side has neither closed it nor said something unasked, as far as is known here.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut byte = ReadBuf::new(&mut byte);
+        Pin::new(&mut self.stream)
+            .poll_read(&mut Context::from_waker(Waker::noop()), &mut byte)
+            .is_pending()
+    }
+
+    /// Sends a request and reads its answer, at most `limit` bytes of its body. An answer that comes before the request is sent is one all
+    /// the same.
+    pub(super) async fn exchange(
+        &mut self,
+        request: &Request<'_>,
+        limit: usize,
+    ) -> Result<Answer, Broken> {
+        let Line {
+            stream,
+            read,
+            written,
+        } = self;
+        let copied = request.body.len() <= COPIED;
+        written.clear();
+        request.write_head(written);
+        if copied {
+            written.extend_from_slice(request.body);
+        }
+        let mut out = Outgoing {
+            parts: [written, if copied { &[] } else { request.body }],
+            begun: false,
+            flushed: true,
+            lost: false,
+        };
+        let head = loop {
+            let came = receive(stream, read, &mut out).await;
+            let head = match came {
+                Ok(0) => Err(Cause::Ended),
+                Ok(_) => Head::take(read, LINES_MAX),
+                Err(e) => Err(Cause::from(&e)),
+            };
+            match head {
+                Ok(Some(head)) => break head,
+                Ok(None) => {}
+                Err(cause) => {
+                    return Err(Broken {
+                        cause,
+                        answering: false,
+                        unsent: !out.begun,
+                    });
+                }
+            }
+        };
+        let body = body(stream, read, &mut out, head.body, limit).await;
+        let (body, whole) = body.map_err(|cause| Broken {
+            cause,
+            answering: true,
+            unsent: false,
+        })?;
+        let reusable = head.reusable && whole && out.is_sent() && read.is_empty();
+        self.trim();
+        Ok(Answer {
+            status: head.status,
+            location: head.location,
+            body,
+            reusable,
+        })
+    }
+
+    /// Lets go of the memory that an unusual call needed.
+    fn trim(&mut self) {
+        if self.read.capacity() > KEPT {
+            self.read = BytesMut::new();
+        }
+        if self.written.capacity() > KEPT {
+            self.written = Vec::new();
+        }
+    }
+}
+
+impl Request<'_> {
+    fn write_head(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.method.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.path.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        for (name, value) in self.headers {
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// At most `limit` bytes of a body, and whether that was all and something may follow it.
+async fn body<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    read: &mut BytesMut,
+    out: &mut Outgoing<'_>,
+    mut framing: Body,
+    limit: usize,
+) -> Result<(Bytes, bool), Cause> {
+    let mut body = BytesMut::new();
+    // One more than is wanted tells whether there is more.
+    let most = limit.saturating_add(1);
+    loop {
+        let ended = framing.take(read, &mut body, most)?;
+        if body.len() > limit {
+            body.truncate(limit);
+            return Ok((body.freeze(), false));
+        }
+        if ended {
+            return Ok((body.freeze(), true));
+        }
+        if read.len() > LINES_MAX {
+            return Err(Cause::Invalid("a line without an end".to_owned()));
+        }
+        match receive(stream, read, out).await {
+            Ok(0) if framing == Body::UntilClosed => return Ok((body.freeze(), false)),
+            Ok(0) => return Err(Cause::Ended),
+            Ok(_) => {}
+            Err(e) => return Err(Cause::from(&e)),
+        }
+    }
+}
+
+/// Sends on, and waits until something comes; 0 is the end of what comes.
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    read: &mut BytesMut,
+    out: &mut Outgoing<'_>,
+) -> io::Result<usize> {
+    read.reserve(ROOM);
+    poll_fn(|cx| {
+        if let Poll::Ready(Err(e)) = out.poll(stream, cx) {
+            if !out.begun {
+                return Poll::Ready(Err(e));
+            }
+            // What was sent may have been answered.
+            out.parts = [&[]; 2];
+            (out.flushed, out.lost) = (true, true);
+        }
+        pin!(stream.read_buf(read)).poll(cx)
+    })
+    .await
+}
+
+impl Outgoing<'_> {
+    /// Sends what the connection takes.
+    fn poll<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        for part in &mut self.parts {
+            while !part.is_empty() {
+                let sent = ready!(Pin::new(&mut *stream).poll_write(cx, part))?;
+                if sent == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                part.advance(sent);
+                (self.begun, self.flushed) = (true, false);
+            }
+        }
+        if !self.flushed {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_sent(&self) -> bool {
+        self.flushed && !self.lost && self.parts.iter().all(|part| part.is_empty())
+    }
+}
