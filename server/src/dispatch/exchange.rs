@@ -255,3 +255,149 @@ impl Outgoing<'_> {
         self.flushed && !self.lost && self.parts.iter().all(|part| part.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    fn post<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Request<'a> {
+        Request {
+            method: "POST",
+            path: "/p?q",
+            headers,
+            body,
+        }
+    }
+
+    /// A request with this body; the other side answers as told, and is given back with how the exchange ended.
+    async fn exchange<F: Future<Output = DuplexStream>>(
+        body: &[u8],
+        other: impl FnOnce(DuplexStream) -> F,
+    ) -> (Result<Answer, Broken>, Line<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(1_024);
+        let mut line = Line::new(ours);
+        let headers = HeaderMap::new();
+        let request = post(&headers, body);
+        let (ended, theirs) = tokio::join!(line.exchange(&request, 1_000), other(theirs));
+        (ended, line, theirs)
+    }
+
+    async fn read(stream: &mut DuplexStream, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        stream.read_exact(&mut bytes).await.expect("it is sent");
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_request_of_any_size_is_sent_whole_and_the_line_is_kept() {
+        const HEAD: &[u8] = b"POST /p?q HTTP/1.1\r\n\r\n";
+        for size in [0, 1, COPIED, COPIED + 1, 10 * COPIED] {
+            let body = vec![b'x'; size];
+            let (answer, mut line, _theirs) = exchange(&body, async |mut theirs| {
+                let sent = read(&mut theirs, HEAD.len() + size).await;
+                assert_eq!(sent, [HEAD, &body].concat(), "{size}");
+                theirs.write_all(OK).await.expect("it is read");
+                theirs
+            })
+            .await;
+            let answer = answer.unwrap_or_else(|_| panic!("no answer, {size}"));
+            assert_eq!((answer.status, &*answer.body), (StatusCode::OK, &b"ok"[..]));
+            assert!(answer.reusable && line.is_quiet(), "{size}");
+            assert!(line.read.capacity() + line.written.capacity() <= 2 * KEPT);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_request_is_sent_is_one() {
+        let body = vec![b'x'; 100_000];
+        let (answer, ..) = exchange(&body, async |mut theirs| {
+            read(&mut theirs, 500).await;
+            theirs.write_all(OK).await.expect("it is read");
+            theirs
+        })
+        .await;
+        let answer = answer.unwrap_or_else(|_| panic!("no answer"));
+        assert_eq!(&*answer.body, b"ok");
+        assert!(
+            !answer.reusable,
+            "the rest of the request would be taken for the next"
+        );
+        // Who has answered need not take the rest.
+        let (answer, ..) = exchange(&body, async |mut theirs| {
+            read(&mut theirs, 500).await;
+            theirs.write_all(OK).await.expect("there is room");
+            drop(theirs);
+            duplex(1).0
+        })
+        .await;
+        assert!(answer.is_ok_and(|answer| !answer.reusable));
+    }
+
+    #[tokio::test]
+    async fn what_never_left_is_told_from_what_may_have_arrived() {
+        for taken in [0, 1, 50] {
+            let (answer, ..) = exchange(&[b'x'; 50_000], async |mut theirs| {
+                read(&mut theirs, taken).await;
+                drop(theirs);
+                duplex(1).0
+            })
+            .await;
+            // There was room for its beginning.
+            assert!(
+                answer.is_err_and(|broken| !broken.unsent && !broken.answering),
+                "{taken}"
+            );
+        }
+        let (ours, theirs) = duplex(1_024);
+        drop(theirs);
+        let mut line = Line::new(ours);
+        assert!(!line.is_quiet());
+        let headers = HeaderMap::new();
+        let broken = line.exchange(&post(&headers, b"x"), 1_000).await;
+        assert!(broken.is_err_and(|broken| broken.unsent));
+    }
+
+    #[tokio::test]
+    async fn a_line_on_which_more_comes_than_an_answer_is_not_kept() {
+        let (answer, mut line, mut theirs) = exchange(b"x", async |mut theirs| {
+            theirs.write_all(OK).await.expect("it is read");
+            theirs.write_all(b"HTTP").await.expect("it is read");
+            theirs
+        })
+        .await;
+        assert!(answer.is_ok_and(|answer| !answer.reusable));
+        assert!(line.is_quiet());
+        theirs.write_all(b"unasked").await.expect("there is room");
+        assert!(!line.is_quiet());
+    }
+
+    #[tokio::test]
+    async fn what_has_no_end_is_given_up() {
+        for start in [
+            "HTTP/1.1 200 OK\r\nx: ",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n",
+        ] {
+            let (ours, mut theirs) = duplex(1_024);
+            tokio::spawn(async move {
+                theirs.write_all(start.as_bytes()).await.expect("room");
+                while theirs.write_all(&[b'y'; 1_000]).await.is_ok() {}
+            });
+            let headers = HeaderMap::new();
+            let answer = Line::new(ours).exchange(&post(&headers, b"x"), 1_000).await;
+            assert!(
+                matches!(
+                    answer,
+                    Err(Broken {
+                        cause: Cause::Invalid(_),
+                        ..
+                    })
+                ),
+                "{start}"
+            );
+        }
+    }
+}
