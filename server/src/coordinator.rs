@@ -78,8 +78,8 @@ pub enum StartError {
         "clock = manual is for tests and goes with store = memory: use --store memory --clock manual, or leave the clock at system"
     )]
     ManualClock,
-    /// The system gives no further threads.
-    #[error("cannot start the threads for connections: {0}")]
+    /// The system gives no further descriptors.
+    #[error("cannot start the threads for connections: {0}. worker_threads sets how many")]
     Threads(std::io::Error),
     /// The data folder cannot be opened.
     #[error(transparent)]
@@ -162,6 +162,8 @@ impl Builder {
         }
         let (http, http_addr) = bind(config.listen, config.http_port, "HTTP", "http_port").await?;
         let (grpc, grpc_addr) = bind(config.listen, config.grpc_port, "gRPC", "grpc_port").await?;
+        let threads = ConnectionThreads::start(self.threads).map_err(StartError::Threads)?;
+        let threads = Arc::new(threads);
         let store = match self.store {
             Some(store) => store,
             None => open_store(&config).await?,
@@ -210,8 +212,6 @@ impl Builder {
             // A sender that is gone stops it as well.
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let threads = ConnectionThreads::start(self.threads).map_err(StartError::Threads)?;
-        let threads = Arc::new(threads);
         let services = api::grpc::services(api.clone());
         let serving = [
             tokio::spawn(listen::serve(

@@ -284,6 +284,57 @@ async fn a_kept_connection_that_was_closed_meanwhile_is_replaced() {
     assert_eq!(p.connections.load(SeqCst), 20);
 }
 
+/// So many that a task which looks at each of them has used up its turn.
+#[tokio::test]
+async fn kept_connections_that_were_all_closed_meanwhile_are_replaced_by_one() {
+    const MANY: usize = 200;
+    let all_came = std::sync::Barrier::new(MANY);
+    let p = participant(move |connection, _, _| {
+        if connection < MANY {
+            all_came.wait();
+        }
+        Answer::Close("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned())
+    });
+    let other = participant(|_, _, _| ok(""));
+    let t = transport();
+    let calls = (0..MANY).map(|_| tokio::spawn(t.call(call(&p.url, "{}"))));
+    for reply in futures_util::future::join_all(calls).await {
+        assert_eq!(reply.expect("no panic").outcome, Outcome::Success);
+    }
+    for _ in 0..MANY {
+        p.closed
+            .recv_timeout(Duration::from_secs(5))
+            .expect("it closes");
+    }
+    // As above.
+    assert_eq!(
+        t.call(call(&other.url, "{}")).await.outcome,
+        Outcome::Success
+    );
+    let reply = tokio::spawn(t.call(call(&p.url, "{}"))).await;
+    assert_eq!(reply.expect("no panic").outcome, Outcome::Success);
+    assert_eq!(p.connections.load(SeqCst), MANY + 1);
+}
+
+#[tokio::test]
+async fn a_call_that_was_given_up_takes_its_connection_with_it() {
+    let p = participant(|connection, _, _| {
+        if connection == 0 {
+            Answer::Silence
+        } else {
+            ok("")
+        }
+    });
+    let t = transport();
+    let mut late = call(&p.url, "{}");
+    late.timeout = 100;
+    assert!(error_of(t.call(late).await).1);
+    for _ in 0..2 {
+        assert_eq!(t.call(call(&p.url, "{}")).await.outcome, Outcome::Success);
+    }
+    assert_eq!(p.connections.load(SeqCst), 2);
+}
+
 #[tokio::test]
 async fn what_is_no_http_is_an_answer_all_the_same() {
     let p = participant(|_, _, _| Answer::Bytes("SSH-2.0-OpenSSH\r\n\r\n".to_owned()));

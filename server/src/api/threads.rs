@@ -17,19 +17,17 @@ pub struct ConnectionThreads {
 }
 
 impl ConnectionThreads {
-    /// Starts this many threads; with none of them, connections live on the runtime that accepts them.
+    /// Starts this many threads, each of which takes a few descriptors; with none of them, connections live on the runtime that accepts them.
     pub fn start(count: usize) -> io::Result<ConnectionThreads> {
-        let runtime = |number| {
-            Builder::new_multi_thread()
-                .worker_threads(1)
-                .thread_name(format!("connections-{number}"))
-                .enable_all()
-                .build()
-        };
-        Ok(ConnectionThreads {
-            runtimes: (0..count).map(runtime).collect::<io::Result<_>>()?,
-            next: AtomicUsize::new(0),
-        })
+        // Those that run already when one does not are ended as its drop ends them.
+        let mut threads = ConnectionThreads::default();
+        for number in 0..count {
+            let mut runtime = Builder::new_multi_thread();
+            runtime.worker_threads(1).enable_all();
+            runtime.thread_name(format!("connections-{number}"));
+            threads.runtimes.push(runtime.build()?);
+        }
+        Ok(threads)
     }
 
     /// Where the next connection is to live, in turns.
@@ -52,7 +50,12 @@ impl Drop for ConnectionThreads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::RecvTimeoutError;
     use std::thread;
+    use std::time::Duration;
+
+    /// Longer than any of this takes.
+    const LONG: Duration = Duration::from_secs(60);
 
     fn name_on(runtime: &Handle) -> String {
         let (tell, told) = std::sync::mpsc::channel();
@@ -60,7 +63,9 @@ mod tests {
             let name = thread::current().name().map(str::to_owned);
             tell.send(name).expect("the test listens");
         });
-        told.recv().expect("it runs").expect("it has a name")
+        told.recv_timeout(LONG)
+            .expect("it runs")
+            .expect("it has a name")
     }
 
     #[test]
@@ -87,6 +92,10 @@ mod tests {
             drop(unfinished);
         });
         drop(threads);
-        assert!(gone.recv().is_err(), "its sender is dropped");
+        assert_eq!(
+            gone.recv_timeout(LONG),
+            Err(RecvTimeoutError::Disconnected),
+            "its sender is dropped"
+        );
     }
 }

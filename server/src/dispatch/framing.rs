@@ -105,16 +105,17 @@ impl Head {
             status,
             StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         );
+        if old && coding.is_some() {
+            return Err(invalid("a transfer-encoding in HTTP/1.0"));
+        }
         let body = match coding {
             _ if without_body => Body::Length(0),
-            Some(coding) if !old && coding.eq_ignore_ascii_case(b"chunked") => {
-                Body::Chunks(Chunk::Size)
-            }
+            Some(coding) if coding.eq_ignore_ascii_case(b"chunked") => Body::Chunks(Chunk::Size),
             Some(_) => Body::UntilClosed,
             None => length.map_or(Body::UntilClosed, Body::Length),
         };
-        // Two ways of saying where a body ends can mean that something else is hidden behind it.
-        let doubtful = coding.is_some() && (length.is_some() || old);
+        // Something else may be hidden behind a body that ends in two ways, and a body behind a status that has none.
+        let doubtful = length.is_some_and(|length| coding.is_some() || without_body && length > 0);
         let over = status == StatusCode::SWITCHING_PROTOCOLS;
         Ok(Head {
             status,
@@ -307,7 +308,7 @@ mod tests {
             ),
             (
                 "HTTP/1.1 204 None\r\ncontent-length: 5\r\n\r\n",
-                good(204, "", true, ""),
+                good(204, "", false, ""),
             ),
             (
                 "HTTP/1.1 304 Same\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -325,10 +326,6 @@ mod tests {
             (
                 "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ncontent-length: 1\r\n\r\nab",
                 good(200, "ab", false, ""),
-            ),
-            (
-                "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n",
-                good(200, "0\r\n", false, ""),
             ),
             (
                 "HTTP/1.1 103 Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 409 No\r\ncontent-length: 1\r\n\r\nn",
@@ -389,6 +386,10 @@ mod tests {
                 "a chunk that is longer than its size",
             ),
             ("HTTP/1.1 099 Low\r\n\r\n", "invalid status code"),
+            (
+                "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+                "a transfer-encoding in HTTP/1.0",
+            ),
             ("SSH-2.0-OpenSSH\r\n", "invalid HTTP version"),
         ] {
             assert_eq!(answer(bytes), Err(why.to_owned()), "{bytes}");

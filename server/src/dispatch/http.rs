@@ -10,11 +10,11 @@ use amends::wire::call::HttpCall;
 use amends::wire::http::of_the_connection;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue,
     USER_AGENT,
 };
-use http::{HeaderMap, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -192,30 +192,31 @@ impl Shared {
     }
 }
 
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// The headers of a call, each name once.
 fn headers(
     call: &HttpCall,
     target: &Target<'_>,
     same_host: bool,
     host: HeaderValue,
-) -> Result<HeaderMap, Failed> {
+) -> Result<Headers, Failed> {
     let refused = |text: String| Failed {
         text,
         unreachable: false,
     };
-    let mut headers = HeaderMap::with_capacity(call.headers.len() + 4);
-    headers.insert(HOST, host);
+    let mut headers = Vec::with_capacity(call.headers.len() + 4);
+    headers.push((HOST, host));
     if call.post || !call.body.is_empty() {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(call.body.len()));
+        headers.push((CONTENT_LENGTH, HeaderValue::from(call.body.len())));
     }
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION"))),
-    );
+    let agent = HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION")));
+    headers.push((USER_AGENT, agent));
     if let Some(userinfo) = target.userinfo {
         let mut value = HeaderValue::from_str(&basic_auth(userinfo))
             .map_err(|e| refused(format!("the URL's credentials cannot be sent: {e}")))?;
         value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
+        headers.push((AUTHORIZATION, value));
     }
     for (name, value) in &call.headers {
         // Ours need no look at each letter.
@@ -239,7 +240,11 @@ fn headers(
                 ))
             })?,
         };
-        headers.insert(parsed, value);
+        // They are few: looking through them costs less than a map.
+        match headers.iter_mut().find(|(name, _)| *name == parsed) {
+            Some((_, before)) => *before = value,
+            None => headers.push((parsed, value)),
+        }
     }
     Ok(headers)
 }

@@ -9,8 +9,8 @@ use tokio::time::{Instant, Sleep};
 
 /// Rings at a time of the store's clock.
 pub(super) enum Alarm<'e> {
-    /// Kept while other things happen first, for setting one costs more than hearing it.
-    System(Option<(Millis, Pin<Box<Sleep>>)>),
+    /// When it is to ring, and what wakes it then or before.
+    System(Option<Wanted>, Option<Pin<Box<Sleep>>>),
     /// Rings when the clock was moved there, or at a real time that a request waits to.
     Manual {
         clock: &'e ManualClock,
@@ -21,10 +21,19 @@ pub(super) enum Alarm<'e> {
     },
 }
 
+pub(super) struct Wanted {
+    at: Millis,
+    real: Instant,
+}
+
+/// It is woken this early first, even if nothing is wanted before. Most of what it is set to within that time is never waited for, and a
+/// timer that is set to an earlier time than all others wakes the runtime that it belongs to.
+const EARLY: Duration = Duration::from_millis(100);
+
 impl<'e> Alarm<'e> {
     pub(super) fn new(engine: &'e Engine) -> Alarm<'e> {
         match &engine.manual {
-            None => Alarm::System(None),
+            None => Alarm::System(None, None),
             Some(clock) => Alarm::Manual {
                 clock,
                 until: None,
@@ -42,8 +51,8 @@ impl<'e> Alarm<'e> {
         waits: impl Iterator<Item = Instant>,
         calm: bool,
     ) {
-        let kept = match self {
-            Alarm::System(kept) => kept,
+        let (set, timer) = match self {
+            Alarm::System(set, timer) => (set, timer),
             Alarm::Manual {
                 until, real, idle, ..
             } => {
@@ -51,31 +60,34 @@ impl<'e> Alarm<'e> {
                 return;
             }
         };
-        if kept.as_ref().map(|(at, _)| *at) == wanted {
+        if set.as_ref().map(|set| set.at) == wanted {
             return;
         }
-        let Some(until) = wanted else {
-            *kept = None;
-            return;
-        };
-        let pause = Duration::from_millis(u64::try_from(until - now()).unwrap_or(0));
-        match kept {
-            Some((at, sleep)) => {
-                *at = until;
-                sleep.as_mut().reset(Instant::now() + pause);
+        *set = wanted.map(|at| {
+            let pause = Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
+            let real = Instant::now() + pause;
+            match timer {
+                // It is set to the later time when it wakes.
+                Some(timer) if timer.deadline() <= real => {}
+                Some(timer) => timer.as_mut().reset(real),
+                None => *timer = Some(Box::pin(tokio::time::sleep(pause.min(EARLY)))),
             }
-            None => *kept = Some((until, Box::pin(tokio::time::sleep(pause)))),
-        }
+            Wanted { at, real }
+        });
     }
 
     /// Resolves when it rings.
     pub(super) async fn ring(&mut self) {
         match self {
-            Alarm::System(Some((_, sleep))) => {
-                sleep.as_mut().await;
-                *self = Alarm::System(None);
+            Alarm::System(Some(set), Some(timer)) => {
+                timer.as_mut().await;
+                if timer.deadline() < set.real {
+                    timer.as_mut().reset(set.real);
+                    timer.as_mut().await;
+                }
+                *self = Alarm::System(None, None);
             }
-            Alarm::System(None) => std::future::pending().await,
+            Alarm::System(..) => std::future::pending().await,
             Alarm::Manual {
                 clock,
                 until,

@@ -4,6 +4,7 @@ mod bank;
 mod binary;
 #[path = "../dispatch_participant/mod.rs"]
 mod dispatch_participant;
+mod threads;
 
 use amends::Status;
 use amends_server::config::Config;

@@ -164,6 +164,8 @@ struct Threads {
 impl EmbeddedStore {
     /// Opens a data folder or creates it. A torn tail of the log is repaired; what is unfinished in it is due as it says, or at once if
     /// a driver held it.
+    ///
+    /// Where several calls of a tokio runtime are answered at a time, a task of that runtime does it, which must be running then.
     pub fn open(options: EmbeddedOptions) -> std::result::Result<EmbeddedStore, OpenError> {
         let path = options.path.clone();
         let shared = Arc::new(open::open(options)?);
