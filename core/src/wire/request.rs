@@ -8,6 +8,7 @@ use crate::options::{MAX_SECONDS, Options};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -211,6 +212,10 @@ impl<'de> Deserialize<'de> for Strings {
     }
 }
 
+/// A key, which is not copied unless the text has escapes in it.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// A payload string, kept as bytes.
 struct Text(Bytes);
 
@@ -272,13 +277,11 @@ impl<'de> Deserialize<'de> for GlobalRequest {
                     Ok(v.map(|s| s.0).unwrap_or_default())
                 }
                 let mut r = GlobalRequest::default();
-                while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
-                    let lower = if key.bytes().any(|b| b.is_ascii_uppercase()) {
-                        key.to_ascii_lowercase()
-                    } else {
-                        key.into_owned()
-                    };
-                    let k = lower.as_str();
+                while let Some(Key(mut key)) = map.next_key()? {
+                    if key.bytes().any(|b| b.is_ascii_uppercase()) {
+                        key.to_mut().make_ascii_lowercase();
+                    }
+                    let k = &*key;
                     match k {
                         "gid" => r.gid = value(&mut map, k)?,
                         "trans_type" => r.trans_type = value(&mut map, k)?,

@@ -242,7 +242,7 @@ settings! {
     in_flight_max: usize = 4_096, COUNT;
     /// Seconds that requests and calls on their way get to end at shutdown.
     shutdown_timeout: u64 = 10, Kind::Int { min: 0, max: MAX_SECONDS };
-    /// Threads that serve HTTP connections and drive what they submit. One less, but at least one, drive the rest: what is due, and gRPC. 0: one per core.
+    /// Threads that serve HTTP connections and drive what comes by them; one less, and at least one, for all else (gRPC, what is due). 0: one per core.
     worker_threads: usize = 0, Kind::Int { min: 0, max: 1_024 };
     compat {
         /// Search branch answers for the words FAILURE and ONGOING, whatever the status: for participants that answer with these words and without the member `dtm_result`.
