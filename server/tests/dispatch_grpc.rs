@@ -280,6 +280,23 @@ async fn calls_share_a_connection_at_the_same_time() {
     assert_eq!(p.connections.load(SeqCst), 1);
 }
 
+#[test]
+fn each_runtime_has_a_connection_of_its_own() {
+    let runtime = || {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build();
+        runtime.expect("a runtime")
+    };
+    let (one, two) = (runtime(), runtime());
+    let p = one.block_on(Participant::start(|_| status("0", "")));
+    let transport = GrpcTransport::new(false);
+    for (runtime, connections) in [(&one, 1), (&one, 1), (&two, 2), (&two, 2), (&one, 2)] {
+        let reply = runtime.block_on(transport.call(call(&p.url("p.S/M"))));
+        assert_eq!(reply.outcome, Outcome::Success);
+        assert_eq!(p.connections.load(SeqCst), connections);
+    }
+}
+
 #[tokio::test]
 async fn who_does_not_speak_grpc_is_told_from_who_is_not_there() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

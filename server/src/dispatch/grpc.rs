@@ -1,7 +1,7 @@
 //! Unary branch calls over gRPC (dtm-server.md 7.4): raw bytes go out, of the answer only the status counts.
 //!
 //! Spoken over hyper's HTTP/2 directly, for the message that a branch answers is read to its end and dropped: one of any size or shape,
-//! or none, is as good as another. There is one connection for each target, and many calls at a time on it.
+//! or none, is as good as another. There is one connection for each target and runtime, and many calls at a time on it.
 
 use super::Reply;
 use super::connect::{Connector, Failed, Place, broken, late, leave_the_container};
@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, Id};
 use tokio::time::timeout;
 
 /// Unused longer than this, a connection is not used again: something between here and there may have forgotten it.
@@ -47,10 +48,11 @@ pub struct GrpcTransport {
 struct Shared {
     docker: bool,
     connector: Connector,
-    channels: Mutex<HashMap<Box<str>, Arc<Channel>>>,
+    /// By the runtime that calls, so that a call wakes no other thread, and by target.
+    channels: Mutex<HashMap<Id, HashMap<Box<str>, Arc<Channel>>>>,
 }
 
-/// The connection to a target, opened by the first who needs it while the others wait.
+/// The connection of a runtime to a target, opened by the first who needs it while the others wait.
 #[derive(Default)]
 struct Channel {
     open: Mutex<Option<Open>>,
@@ -197,13 +199,18 @@ impl Shared {
 
     fn channel(&self, key: &str) -> Arc<Channel> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(key) {
+        let here = Handle::current().id();
+        if let Some(channel) = channels.get(&here).and_then(|ours| ours.get(key)) {
             return channel.clone();
         }
-        // One that somebody holds is about to be used.
-        channels.retain(|_, channel| Arc::strong_count(channel) > 1 || !channel.is_idle());
+        channels.retain(|_, of_runtime| {
+            // One that somebody holds is about to be used.
+            of_runtime.retain(|_, channel| Arc::strong_count(channel) > 1 || !channel.is_idle());
+            !of_runtime.is_empty()
+        });
         let channel = Arc::<Channel>::default();
-        channels.insert(key.into(), channel.clone());
+        let ours = channels.entry(here).or_default();
+        ours.insert(key.into(), channel.clone());
         channel
     }
 
