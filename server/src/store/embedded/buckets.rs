@@ -3,6 +3,7 @@
 
 use super::super::locked;
 use amends::Millis;
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -37,8 +38,11 @@ const PER_RETENTION: Millis = 8;
 const MIN_WIDTH: Millis = 1_000;
 
 pub(super) fn keyspace_options() -> KeyspaceCreateOptions {
-    // Half of fjall's default: there are about ten keyspaces, and memory stays bounded by their number times this.
-    KeyspaceCreateOptions::default().max_memtable_size(32 << 20)
+    KeyspaceCreateOptions::default()
+        // Half of fjall's default: there are about ten keyspaces, and memory stays bounded by their number times this.
+        .max_memtable_size(32 << 20)
+        // Three times fjall's: a bucket is dropped whole, so that little is gained by merging its tables, and each merge rewrites much of it.
+        .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(12)))
 }
 
 impl Buckets {
