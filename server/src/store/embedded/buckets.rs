@@ -37,12 +37,21 @@ const NAME: &str = "bucket_";
 const PER_RETENTION: Millis = 8;
 const MIN_WIDTH: Millis = 1_000;
 
+/// So many tables are merged into the first level at a time: three times fjall's number. A bucket is dropped whole, so that little is gained by
+/// it, and each time rewrites what is there; who looks for a gid asks the filter of each table.
+const MERGED: u8 = 12;
+/// The first level is as large as [`MERGED`] tables: as with fjall's numbers, or each merge would take longer.
+const TABLE_BYTES: u64 = (64 << 20) / 3;
+
 pub(super) fn keyspace_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         // Half of fjall's default: there are about ten keyspaces, and memory stays bounded by their number times this.
         .max_memtable_size(32 << 20)
-        // Three times fjall's: a bucket is dropped whole, so that little is gained by merging its tables, and each merge rewrites much of it.
-        .compaction_strategy(Arc::new(Leveled::default().with_l0_threshold(12)))
+        .compaction_strategy(Arc::new(
+            Leveled::default()
+                .with_l0_threshold(MERGED)
+                .with_table_target_size(TABLE_BYTES),
+        ))
 }
 
 impl Buckets {
