@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 /// Runs until it is dropped; what is unfinished then is dropped as well. The default has no threads.
 #[derive(Default)]
 pub struct ConnectionThreads {
-    /// With one worker each: tokio's other kind of runtime makes a system call to wake its own thread, also from that thread.
+    /// With one worker each: tokio's other kind of runtime makes a system call to wake itself, also from its own thread.
     runtimes: Vec<Runtime>,
     next: AtomicUsize,
 }

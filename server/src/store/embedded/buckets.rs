@@ -37,8 +37,8 @@ const NAME: &str = "bucket_";
 const PER_RETENTION: Millis = 8;
 const MIN_WIDTH: Millis = 1_000;
 
-/// So many tables are merged into the first level at a time: three times fjall's number. A bucket is dropped whole, so that little is gained by
-/// it, and each time rewrites what is there; who looks for a gid asks the filter of each table.
+/// So many tables are merged into the first level at a time: three times fjall's number. A bucket is dropped whole, so that little is
+/// gained by it, and each time rewrites what is there; who looks for a gid asks the filter of each table.
 const MERGED: u8 = 12;
 /// The first level is as large as [`MERGED`] tables: as with fjall's numbers, or each merge would take longer.
 const TABLE_BYTES: u64 = (64 << 20) / 3;
