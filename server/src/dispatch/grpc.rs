@@ -49,8 +49,10 @@ struct Shared {
     docker: bool,
     connector: Connector,
     /// By the runtime that calls, so that a call wakes no other thread, and by target.
-    channels: Mutex<HashMap<Id, HashMap<Box<str>, Arc<Channel>>>>,
+    channels: Mutex<HashMap<Id, Channels>>,
 }
+
+type Channels = HashMap<Box<str>, Arc<Channel>>;
 
 /// The connection of a runtime to a target, opened by the first who needs it while the others wait.
 #[derive(Default)]
