@@ -1,8 +1,8 @@
 //! One request and its answer over HTTP/1.1, within the call: no task drives the connection, and nothing is handed from one to another.
 //!
 //! Heads and chunk sizes are parsed by `httparse`; what frames a body is RFC 9112, sections 6 and 7. hyper's client was measured against it
-//! (`examples/branch_client.rs`), and `ureq-proto` as well: each took three times the instructions of a call, which is half of what the
-//! coordinator does for a transaction.
+//! (`examples/branch_client.rs`), and `ureq-proto` as well: each took more than twice the instructions of a call, which were a third of
+//! what the coordinator does for a transaction.
 
 use super::connect::Cause;
 use super::framing::{Body, Head};
