@@ -214,19 +214,18 @@ impl Builder {
         };
         let services = api::grpc::services(api.clone());
         let serving = [
-            tokio::spawn(listen::serve(
+            tokio::spawn(listen::serve_on(
+                threads.clone(),
                 http,
                 until_stopped(stopped.clone()),
                 grace,
-                threads.clone(),
                 Http1(move |request| api::handle(api.clone(), request)),
             )),
+            // One connection may carry all requests of a client: its streams are spread over this runtime's workers.
             tokio::spawn(listen::serve(
                 grpc,
                 until_stopped(stopped),
                 grace,
-                // One connection may carry all requests of a client: its streams are spread over the runtime's workers.
-                Arc::default(),
                 Http2(move |request| services(request)),
             )),
         ];

@@ -34,13 +34,7 @@ async fn server(grace: Duration) -> Server {
     let shutdown = async {
         stopped.await.unwrap_or_default();
     };
-    let done = tokio::spawn(serve(
-        listener,
-        shutdown,
-        grace,
-        Arc::default(),
-        Http1(handler),
-    ));
+    let done = tokio::spawn(serve(listener, shutdown, grace, Http1(handler)));
     Server {
         address,
         stop: Some(stop),

@@ -40,7 +40,7 @@ enum Phase {
 }
 
 /// Answers requests until `shutdown` resolves. Then it stops accepting, closes idle connections, lets busy ones finish their request for
-/// at most `grace`, and returns; what is left after that is cut off. Connections live on `threads`.
+/// at most `grace`, and returns; what is left after that is cut off.
 ///
 /// A client that disconnects cancels the handler's future. What must not be cancelled with it, the handler spawns itself. A handler that
 /// panics ends its connection and nothing else.
@@ -51,7 +51,17 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
     grace: Duration,
+    protocol: impl Protocol,
+) {
+    serve_on(Arc::default(), listener, shutdown, grace, protocol).await;
+}
+
+/// The same, with connections that live on these threads.
+pub(crate) async fn serve_on(
     threads: Arc<ConnectionThreads>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+    grace: Duration,
     protocol: impl Protocol,
 ) {
     let (phase, _) = watch::channel(Phase::Open);

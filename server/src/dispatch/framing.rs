@@ -133,13 +133,9 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Digits and nothing else, which `parse` alone would not demand.
 fn number(value: &[u8]) -> Option<u64> {
-    let value = value.trim_ascii();
-    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(value)
-        .ok()
-        .filter(|_| digits)?
-        .parse()
-        .ok()
+    let value = std::str::from_utf8(value.trim_ascii()).ok()?;
+    let digits = value.bytes().all(|b| b.is_ascii_digit());
+    value.parse().ok().filter(|_| digits)
 }
 
 impl Body {

@@ -56,6 +56,7 @@ pub(super) struct Pool {
 struct Idle {
     hosts: HashMap<Box<str>, Vec<(Instant, Box<Conn>)>>,
     total: usize,
+    /// There is a [`Sweep`].
     sweeping: bool,
 }
 
@@ -110,8 +111,8 @@ impl Pool {
         }
     }
 
-    /// Closes what was idle at `before` already, or was closed by the other side; `false` when nothing is left to look after.
-    fn close_idle_since(&self, before: Instant) -> bool {
+    /// Closes what was idle at `before` already, or was closed by the other side.
+    fn close_idle_since(&self, before: Instant) {
         let mut closed = Vec::new();
         let mut idle = self.lock();
         idle.hosts.retain(|_, stack| {
@@ -125,16 +126,12 @@ impl Pool {
             !stack.is_empty()
         });
         idle.total -= closed.len();
-        idle.sweeping = idle.total > 0;
-        let go_on = idle.sweeping;
         // As above.
         drop(idle);
-        go_on
     }
 }
 
-/// Closes idle connections in time; ends when there are none, or with the pool, or with its runtime: the next connection that becomes idle
-/// starts another one.
+/// Closes idle connections in time. Ends with the pool, or with its runtime: the next connection that becomes idle starts another one.
 struct Sweep(Weak<Pool>);
 
 impl Sweep {
@@ -142,11 +139,8 @@ impl Sweep {
         loop {
             tokio::time::sleep(SWEEP_PAUSE).await;
             let Some(pool) = self.0.upgrade() else { return };
-            let Some(before) = Instant::now().checked_sub(IDLE_TIME) else {
-                continue;
-            };
-            if !pool.close_idle_since(before) {
-                return;
+            if let Some(before) = Instant::now().checked_sub(IDLE_TIME) {
+                pool.close_idle_since(before);
             }
         }
     }
@@ -240,11 +234,11 @@ mod tests {
         drop(theirs);
         let deadline = Instant::now() + Duration::from_secs(10);
         while pool.lock().total > 1 && Instant::now() < deadline {
-            assert!(pool.close_idle_since(long_ago));
+            pool.close_idle_since(long_ago);
             tokio::task::yield_now().await;
         }
         assert_eq!(pool.lock().total, 1);
-        assert!(!pool.close_idle_since(Instant::now()));
+        pool.close_idle_since(Instant::now());
         assert_eq!(pool.lock().total, 0);
     }
 }

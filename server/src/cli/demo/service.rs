@@ -147,23 +147,11 @@ fn run(listener: TcpListener, speaks: Speaks, shared: Shared) -> Running {
     let serving = match speaks {
         Speaks::Http => {
             let service = Http1(move |request| answer(shared.clone(), request));
-            tokio::spawn(serve(
-                listener,
-                until_stopped,
-                at_once,
-                Arc::default(),
-                service,
-            ))
+            tokio::spawn(serve(listener, until_stopped, at_once, service))
         }
         Speaks::Grpc => {
             let service = Http2(move |request| grpc::answer(shared.clone(), request));
-            tokio::spawn(serve(
-                listener,
-                until_stopped,
-                at_once,
-                Arc::default(),
-                service,
-            ))
+            tokio::spawn(serve(listener, until_stopped, at_once, service))
         }
     };
     Running { stop, serving }

@@ -142,8 +142,8 @@ fn answer(answers: Vec<(Option<Handle>, Answer)>) {
         }
     }
     for (runtime, answers) in runtimes {
+        // Fewer are given here, by being dropped; so are those whose task is dropped because its runtime ends.
         if answers.0.len() >= SEVERAL {
-            // Given even if the runtime drops the task because it ends.
             runtime.spawn(async move { drop(answers) });
         }
     }
