@@ -53,7 +53,12 @@ pub(crate) fn check_id(field: &'static str, text: &str, max: usize) -> Result<()
             text.len()
         )));
     }
-    if let Some(c) = text.chars().find(|c| c.is_control() || *c == ';') {
+    // Without a way out of the loop it looks at many bytes at once.
+    let odd = |found, b| found | (b < b' ') | (b >= 0x7f) | (b == b';');
+    let mut bad = text.chars().filter(|c| c.is_control() || *c == ';');
+    if text.bytes().fold(false, odd)
+        && let Some(c) = bad.next()
+    {
         return Err(Error::new(
             ErrorKind::Invalid,
             format!(
@@ -83,7 +88,7 @@ mod tests {
     #[test]
     fn gids_are_refused_not_rewritten() {
         let limits = Limits::default();
-        for bad in ["", "a;b", "a\nb", "a\rb", "a\u{7f}"] {
+        for bad in ["", "a;b", "a\nb", "a\rb", "a\u{7f}", "a\u{85}"] {
             assert_eq!(
                 Gid::new(bad, &limits).expect_err(bad).kind(),
                 ErrorKind::Invalid
@@ -95,7 +100,9 @@ mod tests {
             longest
         );
         assert!(Gid::new(&"g".repeat(limits.gid + 1), &limits).is_err());
-        assert!(Gid::new("quotes ' \" and spaces", &limits).is_ok());
+        for good in ["quotes ' \" and spaces", "größe"] {
+            assert!(Gid::new(good, &limits).is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -270,10 +270,12 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
 /// The system's time at the start, and monotonic time since: it never goes backwards in the life of a process (architecture 5).
 pub fn system_clock() -> Clock {
     let start = Instant::now();
-    let epoch = SystemTime::now()
+    let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    Arc::new(move || Millis::try_from((epoch + start.elapsed()).as_millis()).unwrap_or(Millis::MAX))
+    let millis = |time: Duration| Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX);
+    let then = millis(since_1970);
+    Arc::new(move || then.saturating_add(millis(start.elapsed())))
 }
 
 /// Removes finished transactions that have expired, batch by batch.

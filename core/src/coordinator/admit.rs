@@ -10,6 +10,7 @@ use crate::limits::Limits;
 use crate::wire::call::{Via, via};
 use crate::wire::grpc::check_metadata;
 use crate::wire::request::{BranchRequest, GlobalRequest};
+use crate::wire::step::Step;
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -51,8 +52,9 @@ pub fn define(
     }
     // A step without a URL is success without a call (dtm-server.md 9); one whose key is misspelt is not meant so.
     for (i, step) in req.steps.iter().enumerate() {
-        let unknown = |key: &&String| !matches!(key.as_str(), "action" | "compensate" | "data");
-        if let (None, Some(key)) = (step.get("action"), step.keys().find(unknown)) {
+        let mut keys = step.iter().map(|(key, _)| key);
+        let unknown = |key: &&str| !matches!(*key, "action" | "compensate" | "data");
+        if let (None, Some(key)) = (step.get("action"), keys.find(unknown)) {
             return Err(Error::invalid(format!(
                 "step {} has no action, but the unknown key {key:?}",
                 i + 1
@@ -101,14 +103,14 @@ pub fn define(
         let identity = [("gid", gid.as_str()), ("the workflow's name", name)];
         check_metadata(identity, &options.branch_headers)?;
     }
-    let kept = |(key, value): (&String, &String)| key != "data" && !value.is_empty();
+    let kept = |key: &str, value: &str| key != "data" && !value.is_empty();
     let size = payloads.iter().map(Bytes::len).sum::<usize>()
         + req
             .steps
             .iter()
-            .flatten()
-            .filter(|step| kept(*step))
-            .map(|(k, v)| k.len() + v.len())
+            .flat_map(Step::iter)
+            .filter(|(key, value)| kept(key, value))
+            .map(|(key, value)| key.len() + value.len())
             .sum::<usize>()
         + topics
             .iter()
@@ -119,7 +121,7 @@ pub fn define(
     within("the transaction", size, limits.transaction)?;
     let mut steps = std::mem::take(&mut req.steps);
     for step in &mut steps {
-        step.retain(|key, value| kept((key, value)));
+        step.retain(kept);
     }
     Ok(Definition {
         gid,
@@ -169,7 +171,7 @@ fn payloads(req: &GlobalRequest, limits: &Limits) -> Result<Vec<Bytes>, Error> {
         .payloads
         .iter()
         .cloned()
-        .chain(legacy.map(|d| Bytes::from(d.clone())))
+        .chain(legacy.map(|d| Bytes::copy_from_slice(d.as_bytes())))
         .collect();
     if payloads.len() != req.steps.len() {
         return Err(Error::invalid(format!(
@@ -237,7 +239,7 @@ fn check_rows(
 /// The rows of steps: a saga's compensation stands before its action; a topic of several subscribers makes branches `NN-01`, `NN-02`….
 pub(crate) fn rows_of(
     trans_type: TransType,
-    steps: &[BTreeMap<String, String>],
+    steps: &[Step],
     topics: &[(usize, Vec<String>)],
 ) -> Vec<RowDef> {
     let mut rows = Vec::with_capacity(steps.len() * 2);
@@ -248,9 +250,9 @@ pub(crate) fn rows_of(
             Some((_, urls)) if urls.len() > 1 => {
                 for (n, u) in urls.iter().enumerate() {
                     rows.push(RowDef {
-                        branch_id: format!("{id}-{}", step_branch_id(n)),
+                        branch_id: format!("{id}-{}", step_branch_id(n)).into(),
                         op: Op::ACTION,
-                        url: u.clone(),
+                        url: u.as_str().into(),
                         step,
                     });
                 }
@@ -258,7 +260,7 @@ pub(crate) fn rows_of(
             Some((_, urls)) => rows.push(RowDef {
                 branch_id: id,
                 op: Op::ACTION,
-                url: urls.first().cloned().unwrap_or_default(),
+                url: urls.first().map(String::as_str).unwrap_or_default().into(),
                 step,
             }),
             None => {
@@ -284,8 +286,7 @@ pub(crate) fn rows_of(
 
 /// The resolved topics of a definition, as [`rows_of`] takes them.
 pub(crate) fn topics_of(def: &Definition) -> Vec<(usize, Vec<String>)> {
-    let is_topic =
-        |s: &BTreeMap<String, String>| s.get("action").is_some_and(|a| a.starts_with(TOPIC));
+    let is_topic = |s: &Step| s.get("action").is_some_and(|a| a.starts_with(TOPIC));
     let steps = def.steps.iter().enumerate().filter(|(_, s)| is_topic(s));
     steps
         .map(|(i, _)| {
@@ -294,7 +295,7 @@ pub(crate) fn topics_of(def: &Definition) -> Vec<(usize, Vec<String>)> {
                 def.rows
                     .iter()
                     .filter(|r| r.step == i)
-                    .map(|r| r.url.clone())
+                    .map(|r| r.url.to_string())
                     .collect(),
             )
         })

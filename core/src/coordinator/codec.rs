@@ -13,8 +13,9 @@ use crate::error::{Error, ErrorKind};
 use crate::gid::Gid;
 use crate::options::{Options, Policy};
 use crate::time::Millis;
+use crate::wire::step::Step;
 use crate::wire::url::host;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -36,7 +37,7 @@ struct DefineHead<'a> {
     #[serde(rename = "p")]
     protocol: Protocol,
     #[serde(rename = "s", default, skip_serializing_if = "<[_]>::is_empty")]
-    steps: Cow<'a, [BTreeMap<String, String>]>,
+    steps: Cow<'a, [Step]>,
     /// Rows whose URL is not that of a step: subscribers of topics.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     topics: Vec<(usize, Vec<String>)>,
@@ -121,20 +122,16 @@ impl Registration {
 
 fn frame<T: Serialize>(kind: u8, head: &T, payloads: &[Bytes]) -> Bytes {
     let size: usize = payloads.iter().map(Bytes::len).sum();
-    let mut out = BytesMut::with_capacity(256 + size);
-    out.put_u8(FORMAT as u8);
-    out.put_u8(kind);
-    out.put_u32_le(0);
-    let mut writer = out.writer();
+    let mut out = Vec::with_capacity(384 + size);
+    out.extend_from_slice(&[FORMAT as u8, kind, 0, 0, 0, 0]);
     // Writing JSON of these types into memory cannot fail.
-    let _ = serde_json::to_writer(&mut writer, head);
-    let mut out = writer.into_inner();
+    let _ = serde_json::to_writer(&mut out, head);
     let length = (out.len() - 6) as u32;
     out[2..6].copy_from_slice(&length.to_le_bytes());
     for p in payloads {
         out.extend_from_slice(p);
     }
-    out.freeze()
+    out.into()
 }
 
 fn damaged(gid: &Gid, what: impl std::fmt::Display) -> Error {
@@ -298,17 +295,16 @@ impl Transaction {
 
     /// The JSON of [`State`], with `rows` taken from the rows themselves: those that made progress.
     fn encode_state(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(160 + 48 * self.rows.len()).writer();
+        let mut out = Vec::with_capacity(160 + 48 * self.rows.len());
         let _ = serde_json::to_writer(&mut out, &self.state);
         if self.rows.iter().any(Row::has_progress) {
             // `rows` is the last field, and was left out because it is empty there.
-            let last = out.get_ref().len() - 1;
-            out.get_mut().truncate(last);
-            out.get_mut().put_slice(b",\"rows\":");
+            out.pop();
+            out.extend_from_slice(b",\"rows\":");
             let _ = serde_json::to_writer(&mut out, &Progress(&self.rows));
-            out.get_mut().put_u8(b'}');
+            out.push(b'}');
         }
-        out.into_inner().freeze()
+        out.into()
     }
 
     fn add(&mut self, part: Part) {
@@ -364,7 +360,7 @@ fn new_rows(def: &mut Definition, created: Millis) -> Vec<Row> {
 fn branches(rows: &[Row]) -> u32 {
     let mut ids: Vec<&str> = rows
         .iter()
-        .map(|r| r.branch_id.as_str())
+        .map(|r| &*r.branch_id)
         .filter(|id| *id != ROOT_BRANCH)
         .collect();
     ids.sort_unstable();
@@ -453,9 +449,9 @@ fn decode(record: &Record, policy: &Policy) -> Result<Transaction, Error> {
                 let r: RowsHead = head(gid, &bytes)?;
                 for (op, url) in r.rows {
                     rows.push(Row {
-                        branch_id: r.branch_id.clone(),
+                        branch_id: r.branch_id.clone().into(),
                         op,
-                        url,
+                        url: url.into(),
                         payload: body.clone(),
                         created: part.created,
                         run: r.run.clone(),

@@ -53,10 +53,12 @@ pub(crate) fn custom(trans_type: TransType, text: &str, steps: usize) -> Result<
     Ok(match trans_type {
         TransType::Saga => {
             let d: SagaData = read(text)?;
-            Custom::Saga(Arc::new(Orders::new(
-                d.concurrent.unwrap_or(false),
-                &orders(d.orders, steps)?,
-            )?))
+            Custom::Saga(Arc::new(match (d.concurrent, d.orders) {
+                (None | Some(false), None) => Orders::in_a_row(steps),
+                (concurrent, named) => {
+                    Orders::new(concurrent.unwrap_or(false), &orders(named, steps)?)?
+                }
+            }))
         }
         TransType::Msg => {
             let delay = read::<MsgData>(text)?.delay.unwrap_or(0);

@@ -125,11 +125,11 @@ pub(super) fn call_root(
     payload: Bytes,
 ) {
     tx.live.root_calling = true;
-    let url = tx.def.query_prepared.clone();
+    let url = tx.def.query_prepared.as_str().into();
     fx.calls.push(Call {
         id: CallId::Root,
         purpose,
-        branch_id: ROOT_BRANCH.to_owned(),
+        branch_id: ROOT_BRANCH.into(),
         op,
         url,
         payload,
@@ -262,7 +262,7 @@ pub(super) fn errored(
         .iter_mut()
         .filter(|r| r.state.error.len() > ERROR_KEPT)
         .for_each(|r| r.state.error = cut(&r.state.error, ERROR_KEPT));
-    let (row, url): (&mut RowState, &String) = match id {
+    let (row, url): (&mut RowState, &str) = match id {
         CallId::Root => (&mut tx.state.root, &tx.def.query_prepared),
         CallId::Row(i) => {
             let row = &mut tx.rows[i];
@@ -272,7 +272,7 @@ pub(super) fn errored(
     retry::failed(row, text.clone(), base, env);
     if retry::alerts_at(row.errors, env.policy.alert_retry_limit) {
         fx.alerts.push(Alert {
-            branch: url.clone(),
+            branch: url.to_owned(),
             error: text,
             retry_count: row.errors,
             status: tx.state.status,

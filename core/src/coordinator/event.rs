@@ -7,6 +7,8 @@ use crate::options::{Options, Policy};
 use crate::outcome::{Outcome, Purpose};
 use crate::time::Millis;
 use bytes::Bytes;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// What a step knows of the world.
 #[derive(Clone, Copy, Debug)]
@@ -92,11 +94,11 @@ pub struct Call {
     /// Why it is made.
     pub purpose: Purpose,
     /// Branch id.
-    pub branch_id: String,
+    pub branch_id: Cow<'static, str>,
     /// Operation.
     pub op: Op,
     /// URL, never empty.
-    pub url: String,
+    pub url: Arc<str>,
     /// Body.
     pub payload: Bytes,
 }

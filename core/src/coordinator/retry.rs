@@ -77,7 +77,7 @@ impl Transaction {
             .rows
             .iter()
             .filter(move |r| !(undone && r.op == Op::ACTION))
-            .map(|r| (&r.state, r.url.as_str()));
+            .map(|r| (&r.state, &*r.url));
         std::iter::once((&self.state.root, self.def.query_prepared.as_str()))
             .chain(rows)
             .filter(|(r, _)| r.status == BranchStatus::Prepared)

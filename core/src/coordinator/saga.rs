@@ -12,13 +12,36 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Orders {
     concurrent: bool,
-    /// Per step, those that must have succeeded before it starts, in step order or by `orders`.
-    before: Vec<Vec<usize>>,
-    /// Per step, those that must be undone before it is.
-    after: Vec<Vec<usize>>,
+    waits: Waits,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Waits {
+    /// Each step for the one before it. The numbers of all steps, to lend.
+    InARow(Vec<usize>),
+    Named {
+        /// Per step, those that must have succeeded before it starts, in step order or by `orders`.
+        before: Vec<Vec<usize>>,
+        /// Per step, those that must be undone before it is.
+        after: Vec<Vec<usize>>,
+    },
+}
+
+impl Default for Waits {
+    fn default() -> Waits {
+        Waits::InARow(Vec::new())
+    }
 }
 
 impl Orders {
+    /// Orders of a saga that names none: one step after the other.
+    pub(crate) fn in_a_row(steps: usize) -> Orders {
+        Orders {
+            concurrent: false,
+            waits: Waits::InARow((0..steps).collect()),
+        }
+    }
+
     /// Orders of a saga; `before[k]` names the steps that step k waits for, all of which exist. A cycle is refused.
     pub(crate) fn new(concurrent: bool, before: &[Vec<usize>]) -> Result<Orders, Error> {
         let mut all = before.to_vec();
@@ -56,19 +79,25 @@ impl Orders {
         }
         Ok(Orders {
             concurrent,
-            before: all,
-            after,
+            waits: Waits::Named { before: all, after },
         })
     }
 
     /// Steps that step `k` waits for.
     pub fn before(&self, k: usize) -> &[usize] {
-        self.before.get(k).map_or(&[], Vec::as_slice)
+        match &self.waits {
+            Waits::InARow(all) if k > 0 && k < all.len() => &all[k - 1..k],
+            Waits::InARow(_) => &[],
+            Waits::Named { before, .. } => before.get(k).map_or(&[], Vec::as_slice),
+        }
     }
 
     /// Steps that wait for step `k`.
     pub fn after(&self, k: usize) -> &[usize] {
-        self.after.get(k).map_or(&[], Vec::as_slice)
+        match &self.waits {
+            Waits::InARow(all) => all.get(k + 1..k + 2).unwrap_or_default(),
+            Waits::Named { after, .. } => after.get(k).map_or(&[], Vec::as_slice),
+        }
     }
 }
 
@@ -294,14 +323,15 @@ mod tests {
     use crate::outcome::Outcome;
     use crate::time::Millis;
     use crate::wire::request::GlobalRequest;
+    use crate::wire::step::Step;
     use bytes::Bytes;
     use std::collections::BTreeMap;
 
     fn saga_of_two(concurrent: bool) -> Transaction {
         let step = |n: u8| {
-            BTreeMap::from([
-                ("action".into(), format!("http://p/a{n}")),
-                ("compensate".into(), format!("http://p/c{n}")),
+            Step::from([
+                ("action", &*format!("http://p/a{n}")),
+                ("compensate", &format!("http://p/c{n}")),
             ])
         };
         let mut request = GlobalRequest {

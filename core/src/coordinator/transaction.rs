@@ -5,8 +5,10 @@ use crate::branch::{BranchStatus, Op, Protocol, Status, TransType};
 use crate::gid::Gid;
 use crate::options::Options;
 use crate::time::Millis;
+use crate::wire::step::Step;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ pub struct Definition {
     /// Protocol of the branch calls.
     pub protocol: Protocol,
     /// Steps as sent (saga, msg): keys `action`, `compensate`.
-    pub steps: Vec<BTreeMap<String, String>>,
+    pub steps: Vec<Step>,
     /// One body per step.
     pub payloads: Vec<Bytes>,
     /// Rows made from the steps, topics expanded; none for tcc, xa and workflow. A transaction moves them out: see
@@ -62,11 +64,11 @@ pub enum Custom {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowDef {
     /// Branch id.
-    pub branch_id: String,
+    pub branch_id: Cow<'static, str>,
     /// Operation.
     pub op: Op,
     /// URL; empty is success without a call.
-    pub url: String,
+    pub url: Arc<str>,
     /// Index of the step.
     pub step: usize,
 }
@@ -75,11 +77,11 @@ pub struct RowDef {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Branch id.
-    pub branch_id: String,
+    pub branch_id: Cow<'static, str>,
     /// Operation.
     pub op: Op,
     /// URL; empty is success without a call.
-    pub url: String,
+    pub url: Arc<str>,
     /// Body of its call, or a workflow step's recorded result.
     pub payload: Bytes,
     /// When it was stored.
@@ -358,7 +360,7 @@ impl Transaction {
     /// The last error of a branch that has not succeeded since, and its URL.
     pub fn last_error(&self) -> Option<(&str, &str)> {
         let root = (&self.state.root, self.def.query_prepared.as_str());
-        let rows = self.rows.iter().map(|r| (&r.state, r.url.as_str()));
+        let rows = self.rows.iter().map(|r| (&r.state, &*r.url));
         std::iter::once(root)
             .chain(rows)
             .filter(|(s, _)| !s.error.is_empty())

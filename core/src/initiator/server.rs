@@ -185,7 +185,7 @@ impl Server {
         let targets = request.steps.iter().map(|step| step.get("action"));
         request.payloads = targets
             .zip(payloads)
-            .map(|(url, payload)| self.to_send(url.map_or("", String::as_str), payload))
+            .map(|(url, payload)| self.to_send(url.map_or("", |url| url), payload))
             .collect();
         let payloads = request.payloads.clone();
         check(request.clone())?;

@@ -7,7 +7,7 @@ use crate::options::Compat;
 use crate::outcome::{Outcome, Purpose, classify_http, classify_jsonrpc};
 use crate::time::Millis;
 use crate::wire::grpc::{GrpcCall, GrpcTarget};
-use crate::wire::url::{add_query, authority, http_rest, unescape};
+use crate::wire::url::{add_query, authority_and_port, http_rest, unescape};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -72,17 +72,7 @@ pub fn via(protocol: Protocol, url: &str, max_len: usize) -> Result<Via, Error> 
         }
         return GrpcTarget::parse(url).map(|_| Via::Grpc);
     };
-    let host = authority(rest);
-    // The port stands after the last colon, but for the colons within an IPv6 address.
-    let place = host
-        .bytes()
-        .rposition(|b| b == b'@')
-        .map_or(host, |at| &host[at + 1..]);
-    let port = place
-        .bytes()
-        .rposition(|b| b == b':')
-        .map_or("", |at| &place[at + 1..]);
-    let port = if port.contains(']') { "" } else { port };
+    let (host, port) = authority_and_port(rest);
     if !port.is_empty() && !port.parse::<u16>().is_ok_and(|p| p > 0) {
         return Err(Error::invalid(format!(
             "{url:?} has the port {port:?}: it must be a number from 1 to 65535"

@@ -87,7 +87,7 @@ pub fn progresses(tx: &Transaction) -> dtmgimp::DtmProgressesReply {
     let rows = tx.rows().iter().map(|row| dtmgimp::DtmProgress {
         status: row.state.status.as_str().to_owned(),
         bin_data: row.payload.clone(),
-        branch_id: row.branch_id.clone(),
+        branch_id: row.branch_id.to_string(),
         op: row.op.as_str().to_owned(),
     });
     let state = tx.state();

@@ -7,13 +7,13 @@ use crate::coordinator::transaction::{Forced, Row};
 use crate::error::{Error, ErrorKind};
 use crate::options::{Options, Policy};
 use crate::time::{Millis, rfc3339};
+use crate::wire::step::Step;
 use base64::display::Base64Display;
 use base64::engine::general_purpose::{GeneralPurpose, STANDARD};
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::Formatter;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io;
 
 /// The answer of every request that has nothing to return.
@@ -130,7 +130,7 @@ pub struct TransactionView<'a> {
     gid: &'a str,
     trans_type: &'static str,
     #[serde(skip_serializing_if = "is_empty")]
-    steps: &'a [BTreeMap<String, String>],
+    steps: &'a [Step],
     #[serde(skip_serializing_if = "is_empty", serialize_with = "texts")]
     payloads: &'a [bytes::Bytes],
     status: &'static str,

@@ -5,4 +5,5 @@ pub mod grpc;
 pub mod http;
 pub mod jsonrpc;
 pub mod request;
+pub mod step;
 pub mod url;

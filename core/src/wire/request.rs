@@ -5,6 +5,7 @@ use crate::branch::Protocol;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::options::{MAX_SECONDS, Options};
+use crate::wire::step::Step;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -21,7 +22,7 @@ pub struct GlobalRequest {
     /// Mode.
     pub trans_type: String,
     /// Steps as flat maps: `action`, `compensate`, and the legacy `data`.
-    pub steps: Vec<BTreeMap<String, String>>,
+    pub steps: Vec<Step>,
     /// One body per step.
     pub payloads: Vec<Bytes>,
     /// Check-back or callback URL.
@@ -153,7 +154,7 @@ impl BranchRequest {
 
 impl<'de> Deserialize<'de> for BranchRequest {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let Strings(mut fields) = Strings::deserialize(d)?;
+        let Strings(mut fields) = Strings::<BTreeMap<_, _>>::deserialize(d)?;
         let data = fields.remove("data").unwrap_or_default();
         Ok(BranchRequest {
             fields,
@@ -164,57 +165,68 @@ impl<'de> Deserialize<'de> for BranchRequest {
 }
 
 /// Decodes the steps of a gRPC request, which come as JSON text; an empty one is no steps.
-pub(crate) fn steps_from_json(text: &str) -> Result<Vec<BTreeMap<String, String>>, Error> {
+pub(crate) fn steps_from_json(text: &str) -> Result<Vec<Step>, Error> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    let steps: Option<Vec<Strings>> = serde_json::from_str(text).map_err(|e| {
+    let steps: Option<Vec<Step>> = serde_json::from_str(text).map_err(|e| {
         Error::invalid(format!(
             "Steps must be the JSON text of a list of maps: {e}"
         ))
     })?;
-    Ok(steps.unwrap_or_default().into_iter().map(|s| s.0).collect())
+    Ok(steps.unwrap_or_default())
+}
+
+/// What pairs of texts are put into.
+pub(super) trait Pairs: Default {
+    fn put(&mut self, key: Cow<'_, str>, text: Cow<'_, str>);
+}
+
+impl Pairs for BTreeMap<String, String> {
+    fn put(&mut self, key: Cow<'_, str>, text: Cow<'_, str>) {
+        self.insert(key.into_owned(), text.into_owned());
+    }
 }
 
 /// A map of strings; `null` values are absent, an empty list is an empty map.
-struct Strings(BTreeMap<String, String>);
+pub(super) struct Strings<T>(pub(super) T);
 
-impl<'de> Deserialize<'de> for Strings {
+impl<'de, T: Pairs> Deserialize<'de> for Strings<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Strings;
+        struct V<T>(PhantomData<T>);
+        impl<'de, T: Pairs> Visitor<'de> for V<T> {
+            type Value = Strings<T>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of strings")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strings, A::Error> {
-                let mut out = BTreeMap::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    let value: Option<String> = map
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Strings<T>, A::Error> {
+                let mut out = T::default();
+                while let Some(Letters(key)) = map.next_key()? {
+                    let value: Option<Letters<'de>> = map
                         .next_value()
                         .map_err(|e| A::Error::custom(format!("{key}: {e}")))?;
-                    if let Some(value) = value {
-                        out.insert(key, value);
+                    if let Some(Letters(value)) = value {
+                        out.put(key, value);
                     }
                 }
                 Ok(Strings(out))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strings, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strings<T>, A::Error> {
                 match seq.next_element::<IgnoredAny>()? {
-                    None => Ok(Strings(BTreeMap::new())),
+                    None => Ok(Strings(T::default())),
                     Some(_) => Err(A::Error::custom(
                         "invalid type: list, expected a map of strings",
                     )),
                 }
             }
         }
-        d.deserialize_any(V)
+        d.deserialize_any(V(PhantomData))
     }
 }
 
-/// A key, which is not copied unless the text has escapes in it.
+/// A key or text, which is not copied unless it has escapes in it.
 #[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct Letters<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A payload string, kept as bytes.
 struct Text(Bytes);
@@ -273,11 +285,11 @@ impl<'de> Deserialize<'de> for GlobalRequest {
                     map: &mut A,
                     field: &str,
                 ) -> Result<BTreeMap<String, String>, A::Error> {
-                    let v: Option<Strings> = value(map, field)?;
+                    let v: Option<Strings<_>> = value(map, field)?;
                     Ok(v.map(|s| s.0).unwrap_or_default())
                 }
                 let mut r = GlobalRequest::default();
-                while let Some(Key(mut key)) = map.next_key()? {
+                while let Some(Letters(mut key)) = map.next_key()? {
                     if key.bytes().any(|b| b.is_ascii_uppercase()) {
                         key.to_mut().make_ascii_lowercase();
                     }
@@ -285,10 +297,7 @@ impl<'de> Deserialize<'de> for GlobalRequest {
                     match k {
                         "gid" => r.gid = value(&mut map, k)?,
                         "trans_type" => r.trans_type = value(&mut map, k)?,
-                        "steps" => {
-                            let steps: Vec<Strings> = value(&mut map, k)?;
-                            r.steps = steps.into_iter().map(|s| s.0).collect();
-                        }
+                        "steps" => r.steps = value(&mut map, k)?,
                         "payloads" => {
                             let payloads: Vec<Text> = value(&mut map, k)?;
                             r.payloads = payloads.into_iter().map(|t| t.0).collect();

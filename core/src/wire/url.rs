@@ -9,8 +9,30 @@ pub(super) fn http_rest(url: &str) -> Option<&str> {
 /// The authority that stands at the beginning of what follows a scheme.
 pub fn authority(rest: &str) -> &str {
     // Bytes, for a search by char costs a call what the rest of taking its URL apart does.
-    let end = rest.bytes().position(|b| matches!(b, b'/' | b'?' | b'#'));
+    let end = rest.bytes().position(ends_authority);
     &rest[..end.unwrap_or(rest.len())]
+}
+
+fn ends_authority(b: u8) -> bool {
+    matches!(b, b'/' | b'?' | b'#')
+}
+
+/// The same, and its port: what stands after its last colon, but for the colons of credentials and within an IPv6 address.
+pub(super) fn authority_and_port(rest: &str) -> (&str, &str) {
+    let (mut end, mut colon) = (rest.len(), None);
+    for (i, b) in rest.bytes().enumerate() {
+        match b {
+            b'@' | b']' => colon = None,
+            b':' => colon = Some(i),
+            _ if ends_authority(b) => {
+                end = i;
+                break;
+            }
+            _ => {}
+        }
+    }
+    let authority = &rest[..end];
+    (authority, colon.map_or("", |at| &authority[at + 1..]))
 }
 
 /// Scheme and authority of a URL: what limits and circuit breakers count by.
@@ -97,6 +119,21 @@ pub fn unescape(raw: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ports_stand_after_the_last_colon() {
+        for (rest, authority, port) in [
+            ("h:80/a:1", "h:80", "80"),
+            ("h?:1", "h", ""),
+            ("u:p@h", "u:p@h", ""),
+            ("u:p@h:8#", "u:p@h:8", "8"),
+            ("[::1]", "[::1]", ""),
+            ("[::1]:81", "[::1]:81", "81"),
+            ("h:", "h:", ""),
+        ] {
+            assert_eq!(authority_and_port(rest), (authority, port), "{rest}");
+        }
+    }
 
     #[test]
     fn hosts_are_scheme_and_authority() {

@@ -172,7 +172,7 @@ fn fault_a07_a_workflows_progress_is_there_at_the_next_run() {
     let rows: Vec<(&str, &str, &[u8])> =
         w.tx.rows()
             .iter()
-            .map(|r| (r.branch_id.as_str(), r.op.as_str(), &r.payload[..]))
+            .map(|r| (&*r.branch_id, r.op.as_str(), &r.payload[..]))
             .collect();
     assert_eq!(
         rows,

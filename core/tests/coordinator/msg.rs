@@ -90,7 +90,7 @@ fn the_check_back_decides_after_the_timeout() {
         w.pass(1);
         assert_eq!(w.sent(), ["00 msg"]);
         let call = w.call("00 msg");
-        assert_eq!((call.url.as_str(), call.payload.len()), ("http://q/ask", 0));
+        assert_eq!((&*call.url, call.payload.len()), ("http://q/ask", 0));
         w.answer("00 msg", outcome.clone());
         assert_eq!((w.status(), w.due_in()), (status, pause), "{outcome:?}");
         match status {

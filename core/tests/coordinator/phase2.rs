@@ -17,7 +17,7 @@ fn prepared(trans_type: &str, branches: usize) -> World {
 fn tcc_confirms_and_cancels_from_the_last_registered_to_the_first() {
     let mut w = prepared("tcc", 2);
     w.submit_again(empty("tcc")).expect("accepted");
-    assert_eq!(w.call("02 confirm").url, "http://b/2/confirm");
+    assert_eq!(*w.call("02 confirm").url, *"http://b/2/confirm");
     assert_eq!(&w.call("02 confirm").payload[..], b"{\"n\":2}");
     w.succeed(&["02 confirm", "01 confirm"]);
     assert_eq!(w.sent(), ["02 confirm", "01 confirm"]);
@@ -30,7 +30,7 @@ fn tcc_confirms_and_cancels_from_the_last_registered_to_the_first() {
     let mut w = prepared("tcc", 2);
     w.abort("no money").expect("accepted");
     assert_eq!((w.status(), w.reason()), (Status::Aborting, "no money"));
-    assert_eq!(w.call("02 cancel").url, "http://b/2/cancel");
+    assert_eq!(*w.call("02 cancel").url, *"http://b/2/cancel");
     w.succeed(&["02 cancel", "01 cancel"]);
     assert_eq!((w.status(), w.rows().as_str()), (Status::Failed, "s,p,s,p"));
 }
@@ -49,7 +49,7 @@ fn xa_commits_and_rolls_back_from_the_first_to_the_last() {
 
     let mut w = prepared("xa", 2);
     w.abort("").expect("accepted");
-    assert_eq!(w.call("01 rollback").url, "http://b/1");
+    assert_eq!(*w.call("01 rollback").url, *"http://b/1");
     w.succeed(&["01 rollback", "02 rollback"]);
     assert_eq!(
         (w.status(), w.rows().as_str(), w.reason()),

@@ -297,7 +297,7 @@ impl Run {
         let done = w.status() == Status::Succeed;
         for row in w.tx.rows() {
             let (id, op, succeeded) = (
-                row.branch_id.as_str(),
+                &*row.branch_id,
                 row.op.as_str(),
                 row.state.status.as_str() == "succeed",
             );

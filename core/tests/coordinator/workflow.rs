@@ -21,7 +21,7 @@ fn the_callback_comes_one_interval_after_the_client_was_heard_of() {
     assert_eq!(w.sent(), ["00 book"]);
     let call = w.call("00 book");
     assert_eq!(
-        (call.url.as_str(), &call.payload[..]),
+        (&*call.url, &call.payload[..]),
         ("http://w/back", &b"input"[..])
     );
 }

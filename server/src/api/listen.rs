@@ -9,9 +9,11 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -42,8 +44,8 @@ enum Phase {
 /// Answers requests until `shutdown` resolves. Then it stops accepting, closes idle connections, lets busy ones finish their request for
 /// at most `grace`, and returns; what is left after that is cut off.
 ///
-/// A client that disconnects cancels the handler's future. What must not be cancelled with it, the handler spawns itself. A handler that
-/// panics ends its connection and nothing else.
+/// Over HTTP/1.1 a client that disconnects does not cancel the handler's future; over HTTP/2, and when a connection is cut off, it is
+/// cancelled. What must not be cancelled then, the handler spawns itself. A handler that panics ends its connection and nothing else.
 ///
 /// Accept errors (no descriptors left, a connection gone before it was accepted) are logged, at most one line in ten seconds, and never
 /// end the loop.
@@ -128,28 +130,35 @@ async fn connection(stream: TcpStream, (protocol, mut phase, _open): Ours<impl P
     let mut connection = pin!(connection);
     let mut draining = false;
     loop {
-        let told = async {
+        let (news, phase) = (phase.clone(), &mut phase);
+        let mut told = pin!(async move {
             // The sender lives until all connections have ended.
             phase
                 .wait_for(|now| *now == Phase::Ended || *now == Phase::Draining && !draining)
                 .await
                 .map_or(Phase::Ended, |now| *now)
-        };
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => {
+        });
+        let mut listens = false;
+        let told = poll_fn(|cx| {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 if let Err(e) = ended {
                     tracing::debug!(error = %e, "connection ended");
                 }
-                return;
+                return Poll::Ready(Phase::Ended);
             }
-            told = told => match told {
-                Phase::Draining => {
-                    connection.as_mut().drain();
-                    draining = true;
-                }
-                _ => return,
+            // Polled once, it wakes this task when there are news. Each poll of it takes locks that all connections share.
+            if listens && !news.has_changed().unwrap_or(true) {
+                return Poll::Pending;
             }
+            listens = true;
+            told.as_mut().poll(cx)
+        });
+        match told.await {
+            Phase::Draining => {
+                connection.as_mut().drain();
+                draining = true;
+            }
+            Phase::Open | Phase::Ended => return,
         }
     }
 }

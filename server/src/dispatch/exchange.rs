@@ -7,7 +7,7 @@
 use super::connect::Cause;
 use super::framing::{Body, Head};
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -30,15 +30,6 @@ pub(super) struct Line<S> {
     stream: S,
     read: BytesMut,
     written: Vec<u8>,
-}
-
-/// A request but for its body, of which the headers name the length.
-pub(super) struct Request<'a> {
-    pub(super) method: &'static str,
-    /// Path and query, fit for a request line.
-    pub(super) path: &'a str,
-    pub(super) headers: &'a [(HeaderName, HeaderValue)],
-    pub(super) body: &'a [u8],
 }
 
 /// An answer.
@@ -92,11 +83,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             .is_pending()
     }
 
-    /// Sends a request and reads its answer, at most `limit` bytes of its body. An answer that comes before the request is sent is one all
-    /// the same.
+    /// Where the head of the next request is to be written; it names the length of its body.
+    pub(super) fn head(&mut self) -> &mut Vec<u8> {
+        self.written.clear();
+        &mut self.written
+    }
+
+    /// Sends the head that was written and its body, and reads the answer, at most `limit` bytes of its body. An answer that comes before
+    /// the request is sent is one all the same.
     pub(super) async fn exchange(
         &mut self,
-        request: &Request<'_>,
+        outgoing: &[u8],
         limit: usize,
     ) -> Result<Answer, Broken> {
         let Line {
@@ -104,14 +101,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             read,
             written,
         } = self;
-        written.clear();
-        request.write_head(written);
-        let copied = written.len() + request.body.len() <= COPIED;
+        let copied = written.len() + outgoing.len() <= COPIED;
         if copied {
-            written.extend_from_slice(request.body);
+            written.extend_from_slice(outgoing);
         }
         let mut out = Outgoing {
-            parts: [written, if copied { &[] } else { request.body }],
+            parts: [written, if copied { &[] } else { outgoing }],
             begun: false,
             flushed: true,
             lost: false,
@@ -159,22 +154,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if self.written.capacity() > KEPT {
             self.written = Vec::new();
         }
-    }
-}
-
-impl Request<'_> {
-    fn write_head(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.method.as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(self.path.as_bytes());
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        for (name, value) in self.headers {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -267,13 +246,12 @@ mod tests {
 
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-    fn post(body: &[u8]) -> Request<'_> {
-        Request {
-            method: "POST",
-            path: "/p?q",
-            headers: &[],
-            body,
-        }
+    const HEAD: &[u8] = b"POST /p?q HTTP/1.1\r\n\r\n";
+
+    /// A request with this body on this line.
+    async fn post(line: &mut Line<DuplexStream>, body: &[u8]) -> Result<Answer, Broken> {
+        line.head().extend_from_slice(HEAD);
+        line.exchange(body, 1_000).await
     }
 
     /// A request with this body; the other side answers as told, and is given back with how the exchange ended.
@@ -283,8 +261,7 @@ mod tests {
     ) -> (Result<Answer, Broken>, Line<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(1_024);
         let mut line = Line::new(ours);
-        let request = post(body);
-        let (ended, theirs) = tokio::join!(line.exchange(&request, 1_000), other(theirs));
+        let (ended, theirs) = tokio::join!(post(&mut line, body), other(theirs));
         (ended, line, theirs)
     }
 
@@ -296,7 +273,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_of_any_size_is_sent_whole_and_the_line_is_kept() {
-        const HEAD: &[u8] = b"POST /p?q HTTP/1.1\r\n\r\n";
         let most = COPIED - HEAD.len();
         for size in [0, 1, most, most + 1, 10 * COPIED] {
             let body = vec![b'x'; size];
@@ -358,7 +334,7 @@ mod tests {
         drop(theirs);
         let mut line = Line::new(ours);
         assert!(!line.is_quiet());
-        let broken = line.exchange(&post(b"x"), 1_000).await;
+        let broken = post(&mut line, b"x").await;
         assert!(broken.is_err_and(|broken| broken.unsent));
     }
 
@@ -390,16 +366,11 @@ mod tests {
         .await;
         assert!(answer.is_ok_and(|answer| answer.reusable));
         assert!(line.read.capacity() <= KEPT);
-        let name = HeaderName::from_static("x");
-        let value = HeaderValue::from_str(&"y".repeat(2 * KEPT)).expect("a value");
-        let request = Request {
-            headers: &[(name, value)],
-            ..post(b"x")
-        };
-        let (answer, _) = tokio::join!(line.exchange(&request, 1_000), async {
+        line.head().resize(2 * KEPT, b'y');
+        let (answer, _) = tokio::join!(line.exchange(b"x", 1_000), async {
             read(&mut theirs, 2 * KEPT).await;
             theirs.write_all(OK).await.expect("it is read");
-            read(&mut theirs, 30).await;
+            read(&mut theirs, 1).await;
         });
         assert!(answer.is_ok());
         assert!(line.written.capacity() <= KEPT);
@@ -417,7 +388,7 @@ mod tests {
                 theirs.write_all(start.as_bytes()).await.expect("room");
                 while theirs.write_all(&[b'y'; 1_000]).await.is_ok() {}
             });
-            let answer = Line::new(ours).exchange(&post(b"x"), 1_000).await;
+            let answer = post(&mut Line::new(ours), b"x").await;
             assert!(
                 matches!(
                     answer,

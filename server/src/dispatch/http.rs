@@ -2,7 +2,6 @@
 
 use super::Reply;
 use super::connect::{Connector, Failed, Place, broken, late, leave_the_container};
-use super::exchange::Request;
 use super::pool::{Conn, Pool};
 use super::url::{Target, basic_auth, join, shown};
 use amends::Compat;
@@ -11,10 +10,8 @@ use amends::wire::http::of_the_connection;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, HeaderValue,
-    USER_AGENT,
-};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -150,16 +147,10 @@ impl Shared {
             None => Box::pin(self.connect(&target)).await?,
         };
         let same_host = url == call.url || amends::wire::url::host(&call.url) == target.key;
-        let headers = headers(call, &target, same_host, conn.host.clone())?;
-        let request = Request {
-            method: if call.post { "POST" } else { "GET" },
-            path: &target.path,
-            headers: &headers,
-            body: &call.body,
-        };
         let answer = loop {
+            write_head(conn.line.head(), call, &target, same_host)?;
             *connecting = false;
-            match conn.line.exchange(&request, self.answer_limit).await {
+            match conn.line.exchange(&call.body, self.answer_limit).await {
                 Ok(answer) => break answer,
                 Err(broken) if broken.unsent && conn.reused => {
                     *connecting = true;
@@ -184,69 +175,75 @@ impl Shared {
             shown: &host,
         };
         let io = self.connector.connect(&place).await?;
-        let value = HeaderValue::from_str(target.authority).map_err(|e| Failed {
+        HeaderValue::from_str(target.authority).map_err(|e| Failed {
             text: format!("{host} is no valid host: {e}"),
             unreachable: true,
         })?;
-        Ok(Conn::new(io, value))
+        Ok(Conn::new(io))
     }
 }
 
-type Headers = Vec<(HeaderName, HeaderValue)>;
+type Header = (Cow<'static, str>, Cow<'static, str>);
 
-/// The headers of a call, each name once.
-fn headers(
+/// Writes the head of a request, each header once.
+fn write_head(
+    out: &mut Vec<u8>,
     call: &HttpCall,
     target: &Target<'_>,
     same_host: bool,
-    host: HeaderValue,
-) -> Result<Headers, Failed> {
+) -> Result<(), Failed> {
     let refused = |text: String| Failed {
         text,
         unreachable: false,
     };
-    let mut headers = Vec::with_capacity(call.headers.len() + 4);
-    headers.push((HOST, host));
-    if call.post || !call.body.is_empty() {
-        headers.push((CONTENT_LENGTH, HeaderValue::from(call.body.len())));
-    }
-    let agent = HeaderValue::from_static(concat!("amends/", env!("CARGO_PKG_VERSION")));
-    headers.push((USER_AGENT, agent));
-    if let Some(userinfo) = target.userinfo {
-        let mut value = HeaderValue::from_str(&basic_auth(userinfo))
-            .map_err(|e| refused(format!("the URL's credentials cannot be sent: {e}")))?;
-        value.set_sensitive(true);
-        headers.push((AUTHORIZATION, value));
-    }
-    for (name, value) in &call.headers {
-        // Ours need no look at each letter.
-        let parsed = match &**name {
-            "content-type" => CONTENT_TYPE,
-            "accept" => ACCEPT,
-            other => HeaderName::from_bytes(other.as_bytes())
-                .map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?,
-        };
-        if of_the_connection(parsed.as_str())
-            || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE)
-        {
-            continue;
+    let mut put = |parts: &[&str]| {
+        for part in parts {
+            out.extend_from_slice(part.as_bytes());
         }
-        // The usual value needs no copy.
-        let value = match &**value {
-            "application/json" => HeaderValue::from_static("application/json"),
-            other => HeaderValue::from_str(other).map_err(|e| {
+    };
+    // They are few: looking through them costs less than a map.
+    let named = |headers: &[Header], name: &str| {
+        let mut names = headers.iter().map(|(name, _)| name);
+        names.any(|other| other.eq_ignore_ascii_case(name))
+    };
+    put(&[if call.post { "POST " } else { "GET " }, &target.path]);
+    put(&[" HTTP/1.1\r\nhost: ", target.authority, "\r\n"]);
+    if call.post || !call.body.is_empty() {
+        let mut length = itoa::Buffer::new();
+        put(&["content-length: ", length.format(call.body.len()), "\r\n"]);
+    }
+    if !named(&call.headers, "user-agent") {
+        put(&["user-agent: amends/", env!("CARGO_PKG_VERSION"), "\r\n"]);
+    }
+    if let Some(userinfo) = target.userinfo
+        && !(same_host && named(&call.headers, "authorization"))
+    {
+        put(&["authorization: ", &basic_auth(userinfo), "\r\n"]);
+    }
+    for (i, (name, value)) in call.headers.iter().enumerate() {
+        // Ours need no look at each letter, and the connection's are not among them.
+        if !matches!(&**name, "content-type" | "accept") {
+            let parsed = HeaderName::from_bytes(name.as_bytes())
+                .map_err(|e| refused(format!("the branch header {name:?} cannot be sent: {e}")))?;
+            if of_the_connection(parsed.as_str())
+                || !same_host && (parsed == AUTHORIZATION || parsed == COOKIE)
+            {
+                continue;
+            }
+        }
+        if value != "application/json" {
+            HeaderValue::from_str(value).map_err(|e| {
                 refused(format!(
                     "the value of branch header {name:?} cannot be sent: {e}"
                 ))
-            })?,
-        };
-        // They are few: looking through them costs less than a map.
-        match headers.iter_mut().find(|(name, _)| *name == parsed) {
-            Some((_, before)) => *before = value,
-            None => headers.push((parsed, value)),
+            })?;
+        }
+        if !named(&call.headers[i + 1..], name) {
+            put(&[name, ": ", value, "\r\n"]);
         }
     }
-    Ok(headers)
+    put(&["\r\n"]);
+    Ok(())
 }
 
 /// A URL without credentials and query, for the text that says it is unusable.

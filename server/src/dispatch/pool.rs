@@ -2,7 +2,6 @@
 
 use super::exchange::Line;
 use crate::hash::HashMap;
-use http::HeaderValue;
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,8 +15,6 @@ pub(super) type Io = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// One connection, between or within calls.
 pub(super) struct Conn {
     pub(super) line: Line<TokioIo<Io>>,
-    /// Value of the `Host` header.
-    pub(super) host: HeaderValue,
     /// Whether it has carried a call before.
     pub(super) reused: bool,
     /// The runtime that watches its socket. Calls are made from there, so that they wake no other thread.
@@ -26,11 +23,10 @@ pub(super) struct Conn {
 
 impl Conn {
     /// To speak HTTP/1.1 on a fresh socket.
-    pub(super) fn new(io: Io, host: HeaderValue) -> Box<Conn> {
+    pub(super) fn new(io: Io) -> Box<Conn> {
         // Boxed, for it has room for the state of TLS, and is moved about with each call.
         Box::new(Conn {
             line: Line::new(TokioIo::new(io)),
-            host,
             reused: false,
             runtime: Handle::current().id(),
         })
@@ -172,8 +168,7 @@ mod tests {
         let at = listener.local_addr().expect("an address");
         let (ours, theirs) = tokio::join!(TcpStream::connect(at), listener.accept());
         let io = Io::Http(TokioIo::new(ours.expect("it connects")));
-        let host = HeaderValue::from_static("h");
-        (Conn::new(io, host), theirs.expect("it is accepted").0)
+        (Conn::new(io), theirs.expect("it is accepted").0)
     }
 
     async fn listener() -> TcpListener {

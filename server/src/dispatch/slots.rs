@@ -314,24 +314,26 @@ impl Inner {
     /// Accounts for a call that ended; whether its host recovered. `None`: nothing is known about the host.
     fn ended(&mut self, name: &Arc<str>, unreachable: Option<bool>) -> bool {
         self.calls -= 1;
-        let mut recovered = false;
-        if let (Some(host), Some(unreachable)) = (self.hosts.get_mut(name), unreachable) {
-            recovered = !unreachable && host.open(&self.limits);
-            host.failures = if unreachable {
-                host.failures.saturating_add(1)
-            } else {
-                0
-            };
-        }
-        self.free(name);
-        recovered
+        self.free_after(name, unreachable)
     }
 
-    /// Frees one slot of a host, lets those that it has room for wait for the total, and forgets the host if nothing is left of it.
+    /// Frees one slot of a host, of which nothing new is known.
     fn free(&mut self, name: &Arc<str>) {
+        self.free_after(name, None);
+    }
+
+    /// Frees one slot of a host, lets those that it has room for wait for the total, and forgets the host if nothing is left of it. As
+    /// [`Inner::ended`] for the rest.
+    fn free_after(&mut self, name: &Arc<str>, unreachable: Option<bool>) -> bool {
         self.used -= 1;
         let Some(host) = self.hosts.get_mut(name) else {
-            return;
+            return false;
+        };
+        let recovered = unreachable == Some(false) && host.open(&self.limits);
+        host.failures = match unreachable {
+            Some(true) => host.failures.saturating_add(1),
+            Some(false) => 0,
+            None => host.failures,
         };
         host.used -= 1;
         while host.room(&self.limits) {
@@ -344,6 +346,7 @@ impl Inner {
         if host.quiet() && host.failures == 0 {
             self.hosts.remove(name);
         }
+        recovered
     }
 
     /// Sets free slots aside for those that came first.

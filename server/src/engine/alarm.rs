@@ -47,7 +47,7 @@ impl<'e> Alarm<'e> {
     pub(super) fn set(
         &mut self,
         wanted: Option<Millis>,
-        now: impl Fn() -> Millis,
+        now: Millis,
         waits: impl Iterator<Item = Instant>,
         calm: bool,
     ) {
@@ -64,7 +64,7 @@ impl<'e> Alarm<'e> {
             return;
         }
         *set = wanted.map(|at| {
-            let pause = Duration::from_millis(u64::try_from(at - now()).unwrap_or(0));
+            let pause = Duration::from_millis(u64::try_from(at - now).unwrap_or(0));
             let real = Instant::now() + pause;
             match timer {
                 // It is set to the later time when it wakes.

@@ -111,17 +111,18 @@ impl<'e> Driver<'e> {
 
     pub(super) async fn drive(mut self: Box<Self>) {
         loop {
-            self.answer_watchers();
-            if self.inbox.is_empty() && self.rest().await {
+            let now = self.engine.now();
+            self.answer_watchers(now);
+            if self.inbox.is_empty() && self.rest(now).await {
                 return;
             }
-            let event = self.next().await;
+            let event = self.next(now).await;
             self.handle(event).await;
         }
     }
 
     /// The next thing that happens.
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self, mut now: Millis) -> Event {
         if let Some(event) = self.inbox.pop_front() {
             return event;
         }
@@ -155,7 +156,7 @@ impl<'e> Driver<'e> {
             .min();
             self.alarm.set(
                 until,
-                || self.engine.now(),
+                now,
                 self.watchers.iter().filter_map(|(_, real, _)| *real),
                 self.calls.is_empty() && self.saves.is_empty(),
             );
@@ -167,6 +168,7 @@ impl<'e> Driver<'e> {
                     if self.engine.stopping() {
                         return Event::Look;
                     }
+                    now = self.engine.now();
                 }
                 () = self.alarm.ring() => return Event::Look,
             }
@@ -265,14 +267,8 @@ impl<'e> Driver<'e> {
         }
     }
 
-    fn answer_watchers(&mut self) {
-        if self.watchers.is_empty() {
-            return;
-        }
-        let (now, stopping) = (
-            self.engine.now(),
-            self.engine.stopping() && self.calls.is_empty(),
-        );
+    fn answer_watchers(&mut self, now: Millis) {
+        let stopping = self.engine.stopping() && self.calls.is_empty();
         let mut i = 0;
         while let Some((wait, real, _)) = self.watchers.get_mut(i) {
             if stopping || real.is_some_and(|real| real <= Instant::now()) {
@@ -420,23 +416,21 @@ impl<'e> Driver<'e> {
 
     /// Ends the driver if nothing is to be done soon: lets go with everything that is known, so that the record is exact
     /// (rules.md 1.2). Says whether it ended.
-    async fn rest(&mut self) -> bool {
+    async fn rest(&mut self, now: Millis) -> bool {
         if !self.calls.is_empty() || self.tx.in_flight() || !self.mailbox.is_empty() {
             return false;
         }
         let stopping = self.engine.stopping();
         let ended = self.tx.status().is_final();
         if !ended && !stopping {
-            let soon = self
-                .wake_at
-                .is_some_and(|at| at <= self.engine.now() + STAY_MS);
+            let soon = self.wake_at.is_some_and(|at| at <= now + STAY_MS);
             if soon || !self.watchers.is_empty() {
                 return false;
             }
         }
-        self.answer_watchers();
+        self.answer_watchers(now);
         if self.queued {
-            self.tx.look_by(self.engine.now() + SLOT_WAIT_MS);
+            self.tx.look_by(now + SLOT_WAIT_MS);
         }
         if ended {
             if self.tx.is_dirty() {

@@ -15,7 +15,7 @@ impl Driver<'_> {
         let (branch_id, op) = match id {
             // A callback's operation is its workflow's name: one label for all of them.
             CallId::Root => (ROOT_BRANCH, &Op::MSG),
-            CallId::Row(i) => (tx.rows()[i].branch_id.as_str(), &tx.rows()[i].op),
+            CallId::Row(i) => (&*tx.rows()[i].branch_id, &tx.rows()[i].op),
         };
         self.engine
             .metrics

@@ -3,8 +3,10 @@
 use crate::rng::Rng;
 use amends::coordinator::{Definition, admit};
 use amends::wire::request::GlobalRequest;
+use amends::wire::step::Step;
 use amends::{Gid, Limits, Millis, TransType};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What a branch call does.
@@ -184,7 +186,7 @@ impl Plan {
             ..GlobalRequest::default()
         };
         let count = rng.pick(&[(1, 1usize), (4, 2), (4, 3), (2, 4), (1, 5)]);
-        let mut branches: Vec<String> = (0..count).map(amends::branch::step_branch_id).collect();
+        let mut branches = step_ids(count);
         let mut before = vec![Vec::new(); count];
         let mut undoable = vec![true; count];
         req.times.timeout_to_fail = rng.pick(&[(5, 0), (1, 3), (1, 12), (1, 30)]);
@@ -250,12 +252,10 @@ impl Plan {
         match ty {
             TransType::Saga | TransType::Msg => {
                 for (k, waits_for) in before.iter_mut().enumerate() {
-                    let keys = [("action", "a"), ("compensate", "c")];
-                    let step = keys
-                        .iter()
-                        .map(|(key, path)| ((*key).to_owned(), url(k % 3, path)))
-                        .collect();
-                    req.steps.push(step);
+                    req.steps.push(Step::from([
+                        ("action", &*url(k % 3, "a")),
+                        ("compensate", &url(k % 3, "c")),
+                    ]));
                     req.payloads.push(Bytes::from_static(b"{}"));
                     if k > 0 && !world.concurrent && ty == TransType::Saga {
                         waits_for.push(k - 1);
@@ -279,7 +279,7 @@ impl Plan {
             gid: Gid::stored("g"),
             trans_type: ty,
             def: defined(&req),
-            branches: (0..count).map(amends::branch::step_branch_id).collect(),
+            branches: step_ids(count),
             before,
             undoable: vec![true; count],
             barrier: world.barrier,
@@ -336,13 +336,13 @@ fn saga(
     let count = before.len();
     let mut orders = BTreeMap::new();
     for k in 0..count {
-        let mut step = BTreeMap::new();
+        let mut step = Step::default();
         if !rng.permille(50) {
-            step.insert("action".to_owned(), url(k % 3, "a"));
+            step.insert("action", url(k % 3, "a"));
         }
         undoable[k] = !rng.permille(80);
         if undoable[k] {
-            step.insert("compensate".to_owned(), url(k % 3, "c"));
+            step.insert("compensate", url(k % 3, "c"));
         }
         req.steps.push(step);
         req.payloads.push(Bytes::from_static(b"{}"));
@@ -363,6 +363,11 @@ fn saga(
     req.times.retry_limit = rng.pick(&[(3, 0), (1, 1), (1, 3)]);
 }
 
+fn step_ids(count: usize) -> Vec<String> {
+    let ids = (0..count).map(amends::branch::step_branch_id);
+    ids.map(Cow::into_owned).collect()
+}
+
 fn message(rng: &mut Rng, req: &mut GlobalRequest, count: usize, topic: bool) -> Vec<String> {
     let mut branches = Vec::new();
     for k in 0..count {
@@ -371,11 +376,10 @@ fn message(rng: &mut Rng, req: &mut GlobalRequest, count: usize, topic: bool) ->
             branches.extend([format!("{id}-01"), format!("{id}-02")]);
             "topic://t".to_owned()
         } else {
-            branches.push(id);
+            branches.push(id.into_owned());
             url(k % 3, "m")
         };
-        req.steps
-            .push(BTreeMap::from([("action".to_owned(), target)]));
+        req.steps.push(Step::from([("action", &*target)]));
         req.payloads.push(Bytes::from_static(b"{}"));
     }
     req.query_prepared = url(0, "check");

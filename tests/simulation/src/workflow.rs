@@ -70,7 +70,7 @@ impl World {
                 let rows = rows
                     .map(|r| {
                         (
-                            r.branch_id.clone(),
+                            r.branch_id.to_string(),
                             r.op.as_str().to_owned(),
                             r.state.status,
                             r.payload.clone(),

@@ -85,10 +85,10 @@ pub fn branches(tx: &Transaction, payloads_max: usize) -> Vec<v1::Branch> {
 fn branch(row: &Row) -> v1::Branch {
     let changed = Some(row.state.updated).filter(|at| *at != 0);
     v1::Branch {
-        branch_id: row.branch_id.clone(),
+        branch_id: row.branch_id.to_string(),
         op: row.op.as_str().to_owned(),
         status: row.state.status.as_str().to_owned(),
-        url: row.url.clone(),
+        url: row.url.to_string(),
         payload: row.payload.clone(),
         payload_bytes: row.payload.len() as u64,
         create_time: time(row.created),

@@ -8,6 +8,7 @@ use crate::coordinator::{admit, step};
 use crate::outcome::Outcome;
 use crate::wire::request::GlobalRequest;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const NOW: Millis = 1_795_369_059_461;
 
