@@ -8,7 +8,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 IO_CRATES = tokio|reqwest|sqlx|rand|hyper
 TLS_CRATES = aws-lc-rs|aws-lc-sys|openssl|openssl-sys|native-tls|webpki-roots
 
-.PHONY: help demo test check check-dependencies bench soak clean
+.PHONY: help demo test check check-dependencies release bench soak clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -24,7 +24,7 @@ check: check-dependencies ## formatting, lints, links of the documentation, and 
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked -p amends --all-features --no-deps
-	@for script in .ci/run tests/*.sh; do bash -n "$$script" || exit 1; done
+	@for script in .ci/run server/*.sh tests/*.sh; do bash -n "$$script" || exit 1; done
 	@echo 'check: ok'
 
 # What `make test` checks as well: it takes no time.
@@ -35,9 +35,11 @@ check-dependencies:
 	echo 'rustls on ring is the only TLS stack; who wants these: cargo tree -i NAME'; exit 1; fi
 	@echo 'dependencies: ok'
 
-bench: ## measure against the floor of this machine, then barriers; ARGS are those of amends-bench run
-	cargo build --release -p amends-server -p amends-bench
-	$(TARGET)/release/amends-bench run $(ARGS)
+release: ## the server as it is shipped, TARGET/pgo/amends: built anew with what a run of it under load showed; about 12 minutes
+	server/release.sh
+
+bench: release ## measure what is shipped against the floor of this machine, then barriers; ARGS are those of amends-bench run
+	$(TARGET)/release/amends-bench run --amends $(TARGET)/pgo/amends $(ARGS)
 	$(TARGET)/release/amends-bench barrier --strict
 
 soak: ## simulate RUNS faulty runs (1,000,000 by default); ARGS="--first N" begins at another seed

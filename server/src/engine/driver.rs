@@ -47,6 +47,8 @@ pub(super) struct Driver<'e> {
     pub(super) engine: &'e Arc<Engine>,
     mailbox: &'e Mailbox,
     pub(super) tx: Box<Transaction>,
+    /// The time of the event at hand: read once for each.
+    now: Millis,
     pub(super) calls: Calls<'e>,
     /// Saves on their way to the store, which answers them in order.
     saves: VecDeque<(u64, BoxFuture<'e, Result<Saved, StoreError>>)>,
@@ -81,6 +83,7 @@ impl<'e> Driver<'e> {
             mailbox,
             counted_end: false,
             tx,
+            now: engine.now(),
             calls: Calls::default(),
             saves: VecDeque::new(),
             inbox: VecDeque::new(),
@@ -111,18 +114,18 @@ impl<'e> Driver<'e> {
 
     pub(super) async fn drive(mut self: Box<Self>) {
         loop {
-            let now = self.engine.now();
-            self.answer_watchers(now);
-            if self.inbox.is_empty() && self.rest(now).await {
+            self.answer_watchers();
+            if self.inbox.is_empty() && self.rest().await {
                 return;
             }
-            let event = self.next(now).await;
+            let event = self.next().await;
+            self.now = self.engine.now();
             self.handle(event).await;
         }
     }
 
     /// The next thing that happens.
-    async fn next(&mut self, mut now: Millis) -> Event {
+    async fn next(&mut self) -> Event {
         if let Some(event) = self.inbox.pop_front() {
             return event;
         }
@@ -156,7 +159,7 @@ impl<'e> Driver<'e> {
             .min();
             self.alarm.set(
                 until,
-                now,
+                self.now,
                 self.watchers.iter().filter_map(|(_, real, _)| *real),
                 self.calls.is_empty() && self.saves.is_empty(),
             );
@@ -168,7 +171,7 @@ impl<'e> Driver<'e> {
                     if self.engine.stopping() {
                         return Event::Look;
                     }
-                    now = self.engine.now();
+                    self.now = self.engine.now();
                 }
                 () = self.alarm.ring() => return Event::Look,
             }
@@ -188,8 +191,7 @@ impl<'e> Driver<'e> {
             }
             Event::Again(id, outcome) => self.take_result(id, outcome).await,
             Event::Look => {
-                let now = self.engine.now();
-                if self.late_at.is_some_and(|at| at <= now) {
+                if self.late_at.is_some_and(|at| at <= self.now) {
                     self.save(true);
                 }
                 self.step_and_carry_out(Input::Wake).await;
@@ -217,7 +219,7 @@ impl<'e> Driver<'e> {
         match step(
             &mut self.tx,
             Input::Request(request.clone()),
-            &self.engine.env(),
+            &self.engine.env_at(self.now),
         ) {
             Err(e) => {
                 let _ = answer.send(Err(e));
@@ -251,9 +253,8 @@ impl<'e> Driver<'e> {
     }
 
     fn watch(&mut self, abort: bool, answer: Answer) {
-        let now = self.engine.now();
-        let wait = Wait::new(abort, &self.tx, now, &self.engine.policy);
-        let real = self.engine.real(wait.until - now);
+        let wait = Wait::new(abort, &self.tx, self.now, &self.engine.policy);
+        let real = self.engine.real(wait.until - self.now);
         self.watchers.push((wait, real, answer));
     }
 
@@ -267,7 +268,8 @@ impl<'e> Driver<'e> {
         }
     }
 
-    fn answer_watchers(&mut self, now: Millis) {
+    fn answer_watchers(&mut self) {
+        let now = self.now;
         let stopping = self.engine.stopping() && self.calls.is_empty();
         let mut i = 0;
         while let Some((wait, real, _)) = self.watchers.get_mut(i) {
@@ -292,7 +294,7 @@ impl<'e> Driver<'e> {
 
     pub(super) async fn step_and_carry_out(&mut self, input: Input) {
         // Only requests are refused.
-        let Ok(fx) = step(&mut self.tx, input, &self.engine.env()) else {
+        let Ok(fx) = step(&mut self.tx, input, &self.engine.env_at(self.now)) else {
             return;
         };
         if let Err(lost) = self.carry_out(fx).await {
@@ -304,7 +306,7 @@ impl<'e> Driver<'e> {
         match fx.save {
             Some(When::Now) => self.save(true),
             Some(When::Late) => {
-                let at = self.engine.now() + self.engine.policy.late_write;
+                let at = self.now + self.engine.policy.late_write;
                 self.late_at.get_or_insert(at);
             }
             None => {}
@@ -356,6 +358,7 @@ impl<'e> Driver<'e> {
                 (id, outcome) = self.calls.next(), if !self.calls.is_empty() => self.inbox.push_back(Event::Result(id, outcome)),
                 else => return Err(Lost::Conflict),
             }
+            self.now = self.engine.now();
         }
         Ok(())
     }
@@ -399,6 +402,7 @@ impl<'e> Driver<'e> {
             self.inbox.push_front(Event::Again(id, outcome));
         }
         self.inbox.push_back(Event::Look);
+        self.now = self.engine.now();
     }
 
     /// While the store is out of reach: refuses what is asked, and ends the waits that are over.
@@ -416,21 +420,21 @@ impl<'e> Driver<'e> {
 
     /// Ends the driver if nothing is to be done soon: lets go with everything that is known, so that the record is exact
     /// (rules.md 1.2). Says whether it ended.
-    async fn rest(&mut self, now: Millis) -> bool {
+    async fn rest(&mut self) -> bool {
         if !self.calls.is_empty() || self.tx.in_flight() || !self.mailbox.is_empty() {
             return false;
         }
         let stopping = self.engine.stopping();
         let ended = self.tx.status().is_final();
         if !ended && !stopping {
-            let soon = self.wake_at.is_some_and(|at| at <= now + STAY_MS);
+            let soon = self.wake_at.is_some_and(|at| at <= self.now + STAY_MS);
             if soon || !self.watchers.is_empty() {
                 return false;
             }
         }
-        self.answer_watchers(now);
+        self.answer_watchers();
         if self.queued {
-            self.tx.look_by(now + SLOT_WAIT_MS);
+            self.tx.look_by(self.now + SLOT_WAIT_MS);
         }
         if ended {
             if self.tx.is_dirty() {
@@ -442,7 +446,7 @@ impl<'e> Driver<'e> {
         let due = self.tx.due();
         match self.durable(self.built).await {
             Ok(()) => {
-                let (tx, now) = (&self.tx, self.engine.now());
+                let (tx, now) = (&self.tx, self.now);
                 // A life in which nothing was to be written only refused requests.
                 if self.built > 0 {
                     let ok = tx.status() != Status::Failed;

@@ -205,8 +205,12 @@ impl Engine {
     }
 
     fn env(&self) -> Env<'_> {
+        self.env_at(self.now())
+    }
+
+    fn env_at(&self, now: Millis) -> Env<'_> {
         Env {
-            now: self.now(),
+            now,
             policy: &self.policy,
             random: self.random(),
         }
