@@ -54,7 +54,7 @@ pub(crate) fn check_id(field: &'static str, text: &str, max: usize) -> Result<()
         )));
     }
     // Without a way out of the loop it looks at many bytes at once.
-    let odd = |found, b| found | (b < b' ') | (b >= 0x7f) | (b == b';');
+    let odd = |found, b: u8| found | !(b' '..0x7f).contains(&b) | (b == b';');
     let mut bad = text.chars().filter(|c| c.is_control() || *c == ';');
     if text.bytes().fold(false, odd)
         && let Some(c) = bad.next()
