@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -191,33 +191,6 @@ async fn a_body_that_breaks_off_hurts_nobody_else() {
         assert_eq!(receive(&mut stream).1, "{\"bytes\":1}");
     })
     .await;
-}
-
-#[tokio::test]
-async fn who_has_said_all_is_answered_and_who_is_gone_holds_nothing_up() {
-    let mut s = server(Duration::from_secs(60)).await;
-    let mut silent = client(s.address, |mut stream| {
-        send(&mut stream, &post("/slow", 3));
-        stream.shutdown(Shutdown::Write).expect("it is open");
-        stream
-    })
-    .await;
-    s.arrived.notified().await;
-    s.release.notify_one();
-    let answer = tokio::task::spawn_blocking(move || {
-        let answer = receive(&mut silent);
-        assert!(closed(&mut silent));
-        answer
-    });
-    assert_eq!(answer.await.expect("client").1, "{\"bytes\":3}");
-    client(s.address, |mut stream| send(&mut stream, &post("/slow", 3))).await;
-    s.arrived.notified().await;
-    s.release.notify_one();
-    s.stop.take().expect("once").send(()).expect("running");
-    tokio::time::timeout(Duration::from_secs(5), s.done)
-        .await
-        .expect("in time")
-        .expect("no panic");
 }
 
 #[tokio::test]

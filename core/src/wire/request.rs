@@ -180,6 +180,9 @@ pub(crate) fn steps_from_json(text: &str) -> Result<Vec<Step>, Error> {
 /// What pairs of texts are put into.
 pub(super) trait Pairs: Default {
     fn put(&mut self, key: Cow<'_, str>, text: Cow<'_, str>);
+
+    /// All have been put.
+    fn done(&mut self) {}
 }
 
 impl Pairs for BTreeMap<String, String> {
@@ -209,6 +212,7 @@ impl<'de, T: Pairs> Deserialize<'de> for Strings<T> {
                         out.put(key, value);
                     }
                 }
+                out.done();
                 Ok(Strings(out))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Strings<T>, A::Error> {

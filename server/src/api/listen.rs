@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::unconstrained;
 
 pub use super::protocol::{Http1, Http2};
 
@@ -44,8 +45,8 @@ enum Phase {
 /// Answers requests until `shutdown` resolves. Then it stops accepting, closes idle connections, lets busy ones finish their request for
 /// at most `grace`, and returns; what is left after that is cut off.
 ///
-/// Over HTTP/1.1 a client that disconnects does not cancel the handler's future; over HTTP/2, and when a connection is cut off, it is
-/// cancelled. What must not be cancelled then, the handler spawns itself. A handler that panics ends its connection and nothing else.
+/// A client that disconnects cancels the handler's future. What must not be cancelled with it, the handler spawns itself. A handler that
+/// panics ends its connection and nothing else.
 ///
 /// Accept errors (no descriptors left, a connection gone before it was accepted) are logged, at most one line in ten seconds, and never
 /// end the loop.
@@ -131,13 +132,14 @@ async fn connection(stream: TcpStream, (protocol, mut phase, _open): Ours<impl P
     let mut draining = false;
     loop {
         let (news, phase) = (phase.clone(), &mut phase);
-        let mut told = pin!(async move {
+        // Unconstrained, or a task that had done much would be told to come again before this one listens.
+        let mut told = pin!(unconstrained(async move {
             // The sender lives until all connections have ended.
             phase
                 .wait_for(|now| *now == Phase::Ended || *now == Phase::Draining && !draining)
                 .await
                 .map_or(Phase::Ended, |now| *now)
-        });
+        }));
         let mut listens = false;
         let told = poll_fn(|cx| {
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {

@@ -69,8 +69,6 @@ where
             .timer(TokioTimer::new())
             // Answers are short: copied behind their head they cost less than a vectored write.
             .writev(false)
-            // Who has said all does not end what it asked for, and a look for that at each wake-up would take new buffers.
-            .half_close(true)
             .header_read_timeout(HEAD_TIMEOUT)
             .serve_connection(TokioIo::new(stream), service);
         Some(connection)

@@ -253,3 +253,67 @@ fn target_of(url: &str) -> &str {
         .rsplit_once('@')
         .map_or(&url[..end], |(_, rest)| rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use amends::Purpose;
+
+    /// The header lines of a call, but for those that each call has.
+    fn lines(url: &str, headers: &[(&'static str, &'static str)], same_host: bool) -> Vec<String> {
+        let call = HttpCall {
+            post: false,
+            url: String::new(),
+            headers: headers
+                .iter()
+                .map(|(k, v)| ((*k).into(), (*v).into()))
+                .collect(),
+            body: Bytes::new(),
+            timeout: 1,
+            purpose: Purpose::Branch,
+            json_rpc: false,
+        };
+        let target = Target::parse(url).expect("a URL");
+        let mut head = Vec::new();
+        let written = write_head(&mut head, &call, &target, same_host);
+        assert!(written.is_ok(), "{headers:?}");
+        let head = String::from_utf8(head).expect("text");
+        let head = head.strip_suffix("\r\n\r\n").expect("an end");
+        let rest = head
+            .strip_prefix("GET /p HTTP/1.1\r\nhost: h\r\n")
+            .expect("a beginning");
+        rest.split("\r\n").map(str::to_owned).collect()
+    }
+
+    const AGENT: &str = concat!("user-agent: amends/", env!("CARGO_PKG_VERSION"));
+    const BASIC: &str = "authorization: Basic dTpw";
+
+    #[test]
+    fn each_header_is_sent_once() {
+        assert_eq!(
+            lines("http://u:p@h/p", &[("accept", "a")], true),
+            [AGENT, BASIC, "accept: a"]
+        );
+        let own = [
+            ("Authorization", "x"),
+            ("user-agent", "mine"),
+            ("accept", "a"),
+            ("Accept", "b"),
+            ("Host", "other"),
+        ];
+        assert_eq!(
+            lines("http://u:p@h/p", &own, true),
+            ["Authorization: x", "user-agent: mine", "Accept: b"]
+        );
+    }
+
+    #[test]
+    fn credentials_go_to_their_own_host_only() {
+        let own = [("authorization", "x"), ("cookie", "c"), ("x-y", "z")];
+        assert_eq!(lines("http://h/p", &own, false), [AGENT, "x-y: z"]);
+        assert_eq!(
+            lines("http://u:p@h/p", &own, false),
+            [AGENT, BASIC, "x-y: z"]
+        );
+    }
+}
