@@ -38,8 +38,9 @@ check-dependencies:
 release: ## the server as it is shipped, TARGET/pgo/amends: built anew with what a run of it under load showed; about 12 minutes
 	server/release.sh
 
-bench: release ## measure what is shipped against the floor of this machine, then barriers; ARGS are those of amends-bench run
-	$(TARGET)/release/amends-bench run --amends $(TARGET)/pgo/amends $(ARGS)
+bench: ## measure against the floor of this machine, both built alike, then barriers; ARGS are those of amends-bench run
+	cargo build --release -p amends-server -p amends-bench
+	$(TARGET)/release/amends-bench run $(ARGS)
 	$(TARGET)/release/amends-bench barrier --strict
 
 soak: ## simulate RUNS faulty runs (1,000,000 by default); ARGS="--first N" begins at another seed

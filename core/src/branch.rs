@@ -175,23 +175,17 @@ pub fn step_branch_id(index: usize) -> Cow<'static, str> {
 }
 
 /// The numbers from 01 to 99, one after the other.
-const STEP_IDS: &str = {
-    const DIGITS: [u8; 198] = {
-        let mut digits = [0; 198];
-        let mut i = 0;
-        while i < 99 {
-            let number = i as u8 + 1;
-            digits[2 * i] = b'0' + number / 10;
-            digits[2 * i + 1] = b'0' + number % 10;
-            i += 1;
-        }
-        digits
-    };
-    match std::str::from_utf8(&DIGITS) {
-        Ok(digits) => digits,
-        Err(_) => panic!("digits are ASCII"),
-    }
-};
+const STEP_IDS: &str = "\
+    01020304050607080910\
+    11121314151617181920\
+    21222324252627282930\
+    31323334353637383940\
+    41424344454647484950\
+    51525354555657585960\
+    61626364656667686970\
+    71727374757677787980\
+    81828384858687888990\
+    919293949596979899";
 
 #[cfg(test)]
 mod tests {
