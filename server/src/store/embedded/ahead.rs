@@ -11,6 +11,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,7 +20,9 @@ use std::time::{Duration, Instant};
 const STEP: u64 = 256 << 10;
 /// What a step writes: a quarter more, for heads of entries are not counted. Where there is less of them it gets further and further
 /// ahead, to the journal's end at most. Bytes.
-const ROOM: usize = (STEP + STEP / 4) as usize;
+const ROOM: u64 = STEP + STEP / 4;
+/// What is looked at and written at a time, so that it stays in the processor's cache. Bytes.
+const PIECE: usize = 32 << 10;
 /// After a step that takes longer there is none until the next journal: on some file systems asking for holes waits for the disk.
 const SLOW: Duration = Duration::from_millis(50);
 
@@ -42,7 +45,7 @@ impl Ahead {
             journal: None,
             until: 0,
             appended: STEP,
-            buffer: vec![0; ROOM].into(),
+            buffer: vec![0; PIECE].into(),
         }
     }
 
@@ -87,26 +90,29 @@ impl Ahead {
         }
         let from = last_hole(file, self.until)?;
         // One that was there at the start is appended to at its end: it must not become longer.
-        let left = usize::try_from(end.saturating_sub(from)).unwrap_or(ROOM);
-        let made = make_room(file, from, &mut self.buffer[..left.min(ROOM)])?;
+        let until = end.min(from + ROOM);
+        let made = make_room(file, from..until, &mut self.buffer)?;
         // A file system that takes data for a hole is not to be trusted again, for this journal.
-        self.until = if made {
-            from + left.min(ROOM) as u64
-        } else {
-            u64::MAX
-        };
+        self.until = if made { until } else { u64::MAX };
         Ok(())
     }
 }
 
 /// Writes zeros where there are zeros; `false` if there is something else.
-fn make_room(file: &File, from: u64, buffer: &mut [u8]) -> io::Result<bool> {
-    file.read_exact_at(buffer, from)?;
-    let zeros = is_zero(buffer);
-    if zeros {
-        file.write_all_at(buffer, from)?;
+fn make_room(file: &File, room: Range<u64>, buffer: &mut [u8]) -> io::Result<bool> {
+    let mut at = room.start;
+    while at < room.end {
+        let left = usize::try_from(room.end - at).unwrap_or(usize::MAX);
+        let piece = left.min(buffer.len());
+        let piece = &mut buffer[..piece];
+        file.read_exact_at(piece, at)?;
+        if !is_zero(piece) {
+            return Ok(false);
+        }
+        file.write_all_at(piece, at)?;
+        at += piece.len() as u64;
     }
-    Ok(zeros)
+    Ok(true)
 }
 
 /// Where the hole begins that a file ends with, or where the file ends; nothing before `from` is looked at.
@@ -154,13 +160,13 @@ mod tests {
         ahead.appended(5_000);
         let first = room(&file);
         assert!(
-            (ROOM as u64..ROOM as u64 + 10_000).contains(&first),
+            (ROOM..ROOM + 10_000).contains(&first),
             "{first}"
         );
         ahead.appended(STEP - 1);
         assert_eq!(room(&file), first, "not again for a while");
         ahead.appended(1);
-        assert_eq!(room(&file), first + ROOM as u64);
+        assert_eq!(room(&file), first + ROOM);
         for _ in 0..20 {
             ahead.appended(STEP / 2);
         }
@@ -169,7 +175,7 @@ mod tests {
 
         let newer = journal(folder.path(), 10, &[2; 100]);
         ahead.appended(STEP);
-        assert!(room(&newer) >= ROOM as u64, "the newest counts");
+        assert!(room(&newer) >= ROOM, "the newest counts");
         assert!(bytes(&newer)[..100] == [2; 100]);
     }
 
@@ -189,7 +195,7 @@ mod tests {
         let before = bytes(&file);
         ahead.appended(1 << 20);
         assert!(bytes(&file) == before);
-        assert!(last_hole(&file, 0).expect("asked") > (1 << 20) + ROOM as u64);
+        assert!(last_hole(&file, 0).expect("asked") > (1 << 20) + ROOM);
     }
 
     #[test]
@@ -206,7 +212,7 @@ mod tests {
             .read(true)
             .write(true)
             .open(folder.path().join("0.jnl"));
-        let made = make_room(&open.expect("opened"), 0, &mut [0; ROOM]).expect("read");
+        let made = make_room(&open.expect("opened"), 0..ROOM, &mut [0; PIECE]).expect("read");
         assert!(!made);
         assert!(bytes(&file) == [1; LENGTH as usize]);
     }

@@ -4,7 +4,8 @@
 use super::super::locked;
 use amends::Millis;
 use fjall::compaction::Leveled;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::config::CompressionPolicy;
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// One bucket; cheap to clone. A clone keeps its files readable after the bucket was dropped.
@@ -47,6 +48,7 @@ pub(super) fn keyspace_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         // Half of fjall's default: there are about ten keyspaces, and memory stays bounded by their number times this.
         .max_memtable_size(32 << 20)
+        .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         .compaction_strategy(Arc::new(
             Leveled::default()
                 .with_l0_threshold(MERGED)

@@ -7,6 +7,7 @@
 use amends::coordinator::record::{Index, Part, RowKey};
 use amends::{Gid, Status, TransType};
 use bytes::Bytes;
+use fjall::Slice;
 
 const VERSION: u8 = 1;
 const PREAMBLE: usize = 5;
@@ -98,12 +99,12 @@ pub(super) fn gid_and_rest(key: &[u8]) -> Option<(Gid, &[u8])> {
     ))
 }
 
-/// A value in the making.
-struct Writer(Vec<u8>);
+/// A value in the making, in memory that is used for one after the other.
+struct Writer<'a>(&'a mut Vec<u8>);
 
-impl Writer {
-    fn new(capacity: usize) -> Writer {
-        let mut buffer = Vec::with_capacity(PREAMBLE + capacity);
+impl Writer<'_> {
+    fn new(buffer: &mut Vec<u8>) -> Writer<'_> {
+        buffer.clear();
         buffer.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
         Writer(buffer)
     }
@@ -119,10 +120,10 @@ impl Writer {
         self.bytes(&text.as_bytes()[..usize::from(length)]);
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    fn finish(self) -> Slice {
         let crc = crc32fast::hash(&self.0[PREAMBLE..]);
         self.0[1..PREAMBLE].copy_from_slice(&crc.to_be_bytes());
-        self.0
+        Slice::from(&**self.0)
     }
 }
 
@@ -206,10 +207,10 @@ fn type_code(trans_type: TransType) -> u8 {
     }
 }
 
-pub(super) fn encode_state(head: &Head, state: &[u8]) -> Vec<u8> {
+pub(super) fn encode_state(buffer: &mut Vec<u8>, head: &Head, state: &[u8]) -> Slice {
     let index = &head.index;
     let hosts = index.failing_hosts.join(" ");
-    let mut value = Writer::new(80 + hosts.len() + state.len());
+    let mut value = Writer::new(buffer);
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let flags = flag(index.driven, DRIVEN)
         | flag(index.due.is_some(), HAS_DUE)
@@ -293,13 +294,8 @@ pub(super) fn decode_state(value: &[u8]) -> Result<(Head, &[u8]), Corrupt> {
     ))
 }
 
-pub(super) fn encode_part(part: &Part) -> Vec<u8> {
-    let keys: usize = part
-        .keys
-        .iter()
-        .map(|(branch_id, op)| 4 + branch_id.len() + op.len())
-        .sum();
-    let mut value = Writer::new(12 + keys + part.bytes.len());
+pub(super) fn encode_part(buffer: &mut Vec<u8>, part: &Part) -> Slice {
+    let mut value = Writer::new(buffer);
     value.bytes(&part.created.to_be_bytes());
     let count = u32::try_from(part.keys.len()).unwrap_or(u32::MAX);
     value.bytes(&count.to_be_bytes());
@@ -334,8 +330,8 @@ pub(super) struct KvValue {
     pub(super) value: String,
 }
 
-pub(super) fn encode_kv(kv: &KvValue) -> Vec<u8> {
-    let mut value = Writer::new(24 + kv.value.len());
+pub(super) fn encode_kv(buffer: &mut Vec<u8>, kv: &KvValue) -> Slice {
+    let mut value = Writer::new(buffer);
     value.bytes(&kv.version.to_be_bytes());
     value.bytes(&kv.created.to_be_bytes());
     value.bytes(&kv.updated.to_be_bytes());
@@ -395,10 +391,10 @@ mod tests {
             ..ended.index
         };
         for head in [head(), ended] {
-            let value = encode_state(&head, br#"{"a":1}"#);
+            let value = encode_state(&mut Vec::new(), &head, br#"{"a":1}"#);
             assert_eq!(decode_state(&value), Ok((head, &br#"{"a":1}"#[..])));
             for at in 0..value.len() {
-                let mut flipped = value.clone();
+                let mut flipped = value.to_vec();
                 flipped[at] ^= 1;
                 assert!(decode_state(&flipped).is_err(), "bit flip at {at}");
             }
@@ -416,14 +412,14 @@ mod tests {
             created: 77,
             bytes: Bytes::from_static(b"\0payload"),
         };
-        assert_eq!(decode_part(&encode_part(&part)), Ok(part));
+        assert_eq!(decode_part(&encode_part(&mut Vec::new(), &part)), Ok(part));
         let kv = KvValue {
             version: 2,
             created: 1,
             updated: 3,
             value: "[\"http://a\"]".to_owned(),
         };
-        assert_eq!(decode_kv(&encode_kv(&kv)), Ok(kv));
+        assert_eq!(decode_kv(&encode_kv(&mut Vec::new(), &kv)), Ok(kv));
     }
 
     #[test]

@@ -11,11 +11,14 @@ use crate::hash::HashMap;
 use amends::coordinator::record::{Index, Part, Save};
 use amends::{Gid, Status, TransType};
 use bytes::Bytes;
-use fjall::{Keyspace, OwnedWriteBatch, PersistMode};
+use fjall::{Keyspace, OwnedWriteBatch, PersistMode, Slice};
 use std::collections::BTreeMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use tokio::runtime::Handle;
+
+/// A value that needs a larger buffer does not keep it for those after it. Bytes.
+const BUFFER_KEPT: usize = 1 << 20;
 
 /// Where the state of a record is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub(super) struct Group {
     rows: BTreeMap<Vec<u8>, Part>,
     kv: HashMap<Vec<u8>, Option<KvValue>>,
     answers: Vec<(Option<Handle>, Answer)>,
+    /// What values are made in.
+    buffer: Vec<u8>,
 }
 
 impl Group {
@@ -88,6 +93,7 @@ impl Group {
             rows,
             kv,
             answers,
+            buffer: Vec::new(),
         }
     }
 
@@ -114,7 +120,7 @@ impl Group {
             Command::KvDelete { cat, key, done } => Answer::Flag(done, self.kv_delete(&cat, &key)?),
             Command::Ping { done } => {
                 let keyspace = self.shared.meta.clone();
-                self.insert(&keyspace, b"ping".to_vec(), Vec::new());
+                self.insert(&keyspace, b"ping".into(), Slice::default());
                 Answer::Unit(done)
             }
             Command::Carry {
@@ -153,9 +159,10 @@ impl Group {
                 bucket: place.bucket,
                 parts: place.parts,
             };
-            let key = codec::state_key(&gid);
+            let key = Slice::from(codec::state_key(&gid));
             if let Some(keyspace) = self.keyspace(home) {
-                self.insert(&keyspace, key.clone(), codec::encode_state(&head, &state));
+                let value = codec::encode_state(&mut self.buffer, &head, &state);
+                self.insert(&keyspace, key.clone(), value);
             }
             if let Some(keyspace) = touched
                 .home
@@ -174,6 +181,9 @@ impl Group {
         self.touched = records;
         self.rows.clear();
         self.kv.clear();
+        if self.buffer.capacity() > BUFFER_KEPT {
+            self.buffer = Vec::new();
+        }
         // A bucket that is dropped must not be held until the next write.
         self.buckets = Arc::default();
         Prepared {
@@ -191,7 +201,7 @@ impl Group {
         }
     }
 
-    fn insert(&mut self, keyspace: &Keyspace, key: Vec<u8>, value: Vec<u8>) {
+    fn insert(&mut self, keyspace: &Keyspace, key: Slice, value: Slice) {
         self.bytes += (key.len() + value.len()) as u64;
         self.batch.insert(keyspace, key, value);
     }
@@ -298,14 +308,15 @@ impl Group {
 
     fn write_part(&mut self, gid: &Gid, part: Part, place: &mut Place) -> Result<()> {
         let keyspace = self.bucket(gid, *place)?.keyspace.clone();
-        self.insert(
-            &keyspace,
-            codec::part_key(gid, place.parts),
-            codec::encode_part(&part),
-        );
+        let value = codec::encode_part(&mut self.buffer, &part);
+        self.insert(&keyspace, codec::part_key(gid, place.parts).into(), value);
         for row in &part.keys {
             let key = codec::row_key(gid, row);
-            self.insert(&keyspace, key.clone(), place.parts.to_be_bytes().to_vec());
+            self.insert(
+                &keyspace,
+                key.as_slice().into(),
+                place.parts.to_be_bytes().into(),
+            );
             self.rows.insert(key, part.clone());
         }
         place.parts += 1;
@@ -469,7 +480,8 @@ impl Group {
             value,
         };
         let keyspace = self.shared.kv.clone();
-        self.insert(&keyspace, slot.clone(), codec::encode_kv(&kv));
+        let stored = codec::encode_kv(&mut self.buffer, &kv);
+        self.insert(&keyspace, slot.as_slice().into(), stored);
         self.kv.insert(slot, Some(kv));
         Ok(true)
     }

@@ -1,16 +1,27 @@
-//! A thread that looks after the store about once a second: how much room the disk has, and that the next bucket is there in time.
+//! A thread that looks after the store: about once a second how much room the disk has, and that the next bucket is there in time; more
+//! often for memory to free.
 
+use super::memtables;
 use super::shared::Shared;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-const EVERY: Duration = Duration::from_secs(1);
+/// Shorter than a memtable is written to, so that each is held before fjall lets go of it.
+const TICK: Duration = Duration::from_millis(200);
+/// Ticks between two looks at the disk.
+const EVERY: u32 = 5;
 
 /// Runs until the other end of `stop` is gone.
 pub(super) fn run(shared: &Shared, stop: &Receiver<()>) {
-    while stop.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+    let (mut memtables, mut ticks) = (Vec::new(), 0);
+    while stop.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+        memtables::hold(&mut memtables, memtables::active(shared));
+        ticks = (ticks + 1) % EVERY;
+        if ticks > 0 {
+            continue;
+        }
         look_for_room(shared);
         if shared.full.load(Ordering::Relaxed) {
             // Nothing is written, so no bucket is needed, and creating one could fail.
