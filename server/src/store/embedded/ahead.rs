@@ -159,10 +159,7 @@ mod tests {
         let mut ahead = Ahead::new(folder.path());
         ahead.appended(5_000);
         let first = room(&file);
-        assert!(
-            (ROOM..ROOM + 10_000).contains(&first),
-            "{first}"
-        );
+        assert!((ROOM..ROOM + 10_000).contains(&first), "{first}");
         ahead.appended(STEP - 1);
         assert_eq!(room(&file), first, "not again for a while");
         ahead.appended(1);

@@ -41,8 +41,9 @@ const MIN_WIDTH: Millis = 1_000;
 /// So many tables are merged into the first level at a time: three times fjall's number. A bucket is dropped whole, so that little is
 /// gained by it, and each time rewrites what is there; who looks for a gid asks the filter of each table.
 const MERGED: u8 = 12;
-/// The first level is as large as [`MERGED`] tables: as with fjall's numbers, or each merge would take longer.
-const TABLE_BYTES: u64 = (64 << 20) / 3;
+/// The first level is as large as [`MERGED`] tables: somewhat less than as many memtables are once they are compressed, or each merge would
+/// rewrite more than it adds. Bytes.
+const TABLE_BYTES: u64 = (16 << 20) / 3;
 
 pub(super) fn keyspace_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
@@ -179,4 +180,23 @@ pub(super) fn for_new(list: &[Bucket], now: Millis) -> Option<&Bucket> {
 
 pub(super) fn by_id(list: &[Bucket], id: u32) -> Option<&Bucket> {
     list.iter().find(|bucket| bucket.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_compressed_from_its_first_table() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = Database::builder(folder.path()).open().expect("opened");
+        let keyspace = db.keyspace("test", keyspace_options).expect("created");
+        let (count, value) = (1_000_u32, [b'{'; 1_000]);
+        for key in 0..count {
+            keyspace.insert(key.to_be_bytes(), value).expect("written");
+        }
+        keyspace.rotate_memtable_and_wait().expect("flushed");
+        let on_disk = keyspace.disk_space();
+        assert!((1..400_000).contains(&on_disk), "{on_disk} bytes");
+    }
 }
