@@ -65,6 +65,7 @@ impl Serve {
             );
         }
         without_huge_pages();
+        with_all_descriptors();
         let failed = |error: std::io::Error| Failure::new(Exit::Failed, error.to_string());
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         runtime.enable_all();
@@ -87,6 +88,20 @@ impl Serve {
 fn without_huge_pages() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+/// Connections, calls and the tables of the store take a descriptor each: many systems start with 1,024 of them, and allow far more to who
+/// asks. A store that cannot open a table must end.
+fn with_all_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, all) {
+        tracing::debug!(%error, "the number of descriptors stays as it is");
+    }
 }
 
 async fn serve(config: Config, threads: usize) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use super::{DEADLINE, amends, code, run, stderr};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
@@ -15,8 +15,11 @@ struct Server {
 
 impl Server {
     fn start(folder: &std::path::Path, args: &[&str], env: &[(&str, &str)]) -> Server {
-        let mut process = amends(folder, args)
-            .envs(env.iter().copied())
+        Server::run(amends(folder, args).envs(env.iter().copied()))
+    }
+
+    fn run(command: &mut Command) -> Server {
+        let mut process = command
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
@@ -119,6 +122,30 @@ fn any_number_of_threads_serves_and_ends_with_0() {
         server.signal(rustix::process::Signal::TERM);
         assert_eq!(server.exit_code(), 0, "{threads}");
     }
+}
+
+#[test]
+fn it_takes_as_many_descriptors_as_the_system_allows() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let limited = "ulimit -Sn 256 && exec \"$0\" serve --store memory --http-port 0";
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", limited, env!("CARGO_BIN_EXE_amends")])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("AMENDS_GRPC_PORT", "0")
+        .stdin(Stdio::null());
+    let server = Server::run(&mut command);
+    server.wait_for("ready on http://127.0.0.1:");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process.id()));
+    let limits = limits.expect("it runs");
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.expect("a limit").split_whitespace();
+    let (soft, hard) = (numbers.next(), numbers.next());
+    assert_ne!(soft, Some("256"));
+    assert_eq!(soft, hard);
 }
 
 /// As after `amends serve 2>&1 | head -1`: what cannot be told to anybody stops no work.

@@ -41,13 +41,13 @@ const MIN_WIDTH: Millis = 1_000;
 /// So many tables are merged into the first level at a time: three times fjall's number. A bucket is dropped whole, so that little is
 /// gained by it, and each time rewrites what is there; who looks for a gid asks the filter of each table.
 const MERGED: u8 = 12;
-/// The first level is as large as [`MERGED`] tables: somewhat less than as many memtables are once they are compressed, or each merge would
-/// rewrite more than it adds. Bytes.
+/// The first level is as large as [`MERGED`] tables: somewhat less than as many memtables are where values shorten to a quarter, as those of
+/// small payloads do, or each merge would rewrite more than it adds. Bytes.
 const TABLE_BYTES: u64 = (16 << 20) / 3;
 
 pub(super) fn keyspace_options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
-        // Half of fjall's default: there are about ten keyspaces, and memory stays bounded by their number times this.
+        // Half of fjall's default: there are about ten keyspaces, and memory stays bounded by about twice their number times this.
         .max_memtable_size(32 << 20)
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
         .compaction_strategy(Arc::new(

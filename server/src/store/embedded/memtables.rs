@@ -10,9 +10,9 @@ use std::sync::Arc;
 /// The memtables that are written to; their type is one that fjall does not name.
 pub(super) fn active(shared: &Shared) -> Vec<Arc<impl Sized + use<>>> {
     let buckets = shared.bucket_list();
-    let keyspaces = buckets.iter().map(|bucket| &bucket.keyspace);
-    std::iter::once(&shared.live)
-        .chain(keyspaces)
+    [&shared.live, &shared.kv, &shared.meta]
+        .into_iter()
+        .chain(buckets.iter().map(|bucket| &bucket.keyspace))
         .map(|keyspace| keyspace.tree.active_memtable())
         .collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Read on in this order: `codec` (what is stored), `shared` (what there is at run time), `queue`, `group` and `writer` (how a write
 //! becomes durable), `read`, `buckets` and `retention` (how old records go), `open` and `journal` (how a folder is opened and repaired),
-//! `ahead` (room in the journal), `memtables` (memory that is freed), `check`.
+//! `ahead` (room in the journal), `keeper` and `memtables` (room on the disk, and memory that is freed), `check`.
 
 mod ahead;
 mod buckets;
