@@ -10,9 +10,16 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
+const BINARY: &str = env!("CARGO_BIN_EXE_amends");
+
 /// The binary in a folder of its own, without this process's environment.
 fn amends(folder: &std::path::Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_amends"));
+    program(BINARY, folder, args)
+}
+
+/// Another program that starts it, alike.
+fn program(program: &str, folder: &std::path::Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command
         .args(args)
         .current_dir(folder)

@@ -1,6 +1,6 @@
 //! Starting and stopping a server.
 
-use super::{DEADLINE, amends, code, run, stderr};
+use super::{BINARY, DEADLINE, amends, code, program, run, stderr};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -128,14 +128,8 @@ fn any_number_of_threads_serves_and_ends_with_0() {
 fn it_takes_as_many_descriptors_as_the_system_allows() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let limited = "ulimit -Sn 256 && exec \"$0\" serve --store memory --http-port 0";
-    let mut command = Command::new("/bin/sh");
-    command
-        .args(["-c", limited, env!("CARGO_BIN_EXE_amends")])
-        .current_dir(folder.path())
-        .env_clear()
-        .env("AMENDS_GRPC_PORT", "0")
-        .stdin(Stdio::null());
-    let server = Server::run(&mut command);
+    let args = ["-c", limited, BINARY];
+    let server = Server::run(&mut program("/bin/sh", folder.path(), &args));
     server.wait_for("ready on http://127.0.0.1:");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process.id()));
     let limits = limits.expect("it runs");

@@ -209,8 +209,16 @@ mod tests {
             .read(true)
             .write(true)
             .open(folder.path().join("0.jnl"));
-        let made = make_room(&open.expect("opened"), 0..ROOM, &mut [0; PIECE]).expect("read");
-        assert!(!made);
+        let open = open.expect("opened");
+        let made = |room| make_room(&open, room, &mut [0; PIECE]).expect("read");
+        assert!(!made(0..ROOM));
         assert!(bytes(&file) == [1; LENGTH as usize]);
+
+        // Or only further on.
+        open.write_all_at(&[0; PIECE], 0).expect("written");
+        let before = bytes(&file);
+        assert!(made(0..PIECE as u64));
+        assert!(!made(0..ROOM));
+        assert!(bytes(&file) == before);
     }
 }

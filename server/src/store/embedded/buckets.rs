@@ -41,8 +41,8 @@ const MIN_WIDTH: Millis = 1_000;
 /// So many tables are merged into the first level at a time: three times fjall's number. A bucket is dropped whole, so that little is
 /// gained by it, and each time rewrites what is there; who looks for a gid asks the filter of each table.
 const MERGED: u8 = 12;
-/// The first level is as large as [`MERGED`] tables: somewhat less than as many memtables are where values shorten to a quarter, as those of
-/// small payloads do, or each merge would rewrite more than it adds. Bytes.
+/// The first level is as large as [`MERGED`] tables, and where values shorten to a quarter, as those of small payloads do, somewhat less than
+/// as many memtables: a larger one would be rewritten by each merge. Bytes.
 const TABLE_BYTES: u64 = (16 << 20) / 3;
 
 pub(super) fn keyspace_options() -> KeyspaceCreateOptions {
