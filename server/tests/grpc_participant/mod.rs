@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
+use tokio_util::io::InspectWriter;
 
 /// A body that breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +111,13 @@ async fn accept(listener: TcpListener, connections: Arc<AtomicUsize>, behaviour:
 pub async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, behaviour: Arc<Behaviour>) {
     let (hang_up, hung_up) = tokio::sync::watch::channel(false);
     let hang_up = Arc::new(hang_up);
+    let (wrote, written) = tokio::sync::watch::channel(());
+    let stream = InspectWriter::new(stream, move |_| {
+        wrote.send_replace(());
+    });
     let service = service_fn(move |request: Request<Incoming>| {
         let (behaviour, hang_up) = (behaviour.clone(), hang_up.clone());
+        let mut written = written.clone();
         async move {
             let (head, body) = request.into_parts();
             let seen = Seen {
@@ -123,9 +129,10 @@ pub async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, behaviour: Arc<B
             match behaviour(seen) {
                 Answer::Now(answer) => Ok::<_, Infallible>(answer),
                 Answer::Reset(headers) => {
-                    // The headers have gone out before it breaks.
-                    let broken = futures_util::stream::once(async {
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    // It is first polled when the headers are queued: with what is written next they have gone out, and it breaks.
+                    let broken = futures_util::stream::once(async move {
+                        written.mark_unchanged();
+                        let _ = written.changed().await;
                         Err::<Frame<Bytes>, _>(Broken)
                     });
                     let body = StreamBody::new(broken);
